@@ -1,0 +1,1 @@
+"""The shared trainer: configuration, registry, loop, checkpoints and run folders. It knows no task."""

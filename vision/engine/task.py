@@ -1,0 +1,197 @@
+"""A task: a network with its loss, data and metric; what one recipe trains."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from vision.engine.data import DataModule, Sample
+
+Batch = dict[str, Any]
+Losses = dict[str, Tensor]
+Picture = NDArray[np.uint8]
+"""An RGB picture, uint8, shape ``[H, W, 3]``."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a training step may know about time.
+
+    Attributes:
+        step: optimiser updates finished so far.
+        total_steps: updates the whole run will make.
+        epoch: passes over the data finished so far.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1)."""
+        return self.step / max(self.total_steps, 1)
+
+
+@dataclass
+class Prediction:
+    """What a network says about one sample; subclasses add their fields.
+
+    Attributes:
+        id: the sample's name.
+    """
+
+    id: str
+
+    def draw(self, image: Picture, truth: Any = None) -> Picture:
+        """The prediction drawn on ``image``; with the true answer beside it where it is given."""
+        return image
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, as written to ``predictions.jsonl``."""
+        return asdict(self)
+
+
+class Metric(ABC):
+    """Scores of a data set from one small record a sample.
+
+    ``measure`` runs where the sample is; the records of all processes are merged by sample id and ``compute`` runs
+    once over all of them in order of id, so that a score does not depend on how the samples were spread.
+
+    Attributes:
+        primary: the figure that a best checkpoint is chosen by.
+        mode: whether more of it is better (``max``) or less (``min``).
+    """
+
+    primary: ClassVar[str]
+    mode: ClassVar[str] = "max"
+
+    def __init__(self) -> None:
+        self.records: dict[str, Any] = {}
+
+    @abstractmethod
+    def measure(self, prediction: Any, batch: Batch, position: int) -> Any:
+        """The record of one prediction; ``position`` is its sample's place in ``batch``. Small and picklable."""
+
+    @abstractmethod
+    def score(self, records: list[Any]) -> dict[str, float]:
+        """The figures from all records."""
+
+    def tables(self, records: list[Any]) -> dict[str, Any]:
+        """What is more than one figure, by name, as plain lists and numbers: confusion matrix, curves, bins."""
+        return {}
+
+    def update(self, predictions: list[Any], batch: Batch) -> None:
+        """Adds the records of one batch."""
+        for position, prediction in enumerate(predictions):
+            self.records[prediction.id] = self.measure(prediction, batch, position)
+
+    def merge(self, records: dict[str, Any]) -> None:
+        """Adds the records another process made."""
+        self.records.update(records)
+
+    def ordered(self) -> list[Any]:
+        """All records, by sample id."""
+        return [self.records[key] for key in sorted(self.records)]
+
+    def compute(self) -> dict[str, float]:
+        """The figures of everything seen so far."""
+        return self.score(self.ordered())
+
+
+class Task(nn.Module, ABC):
+    """What varies between systems, and nothing else.
+
+    Attributes:
+        network: what is trained, exported and benchmarked.
+        data: the ``data`` block of the recipe.
+        online: True for a rule that backpropagates several times a step (``training_step`` yields more than once);
+            processes then average gradients once after the last backward pass instead of through DDP.
+    """
+
+    network: nn.Module
+    data: DataModule
+    online: ClassVar[bool] = False
+
+    @abstractmethod
+    def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
+        """Yields named losses for each backward pass; their sum is backpropagated before the next is asked for.
+
+        Each loss is a scalar: the mean over the samples of the batch. Entries whose name starts with ``_`` are
+        logged, not trained on.
+        """
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> list[Any]:
+        """Predictions for the samples of a batch, in order. Called in eval mode without gradients."""
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """A fresh metric."""
+
+    @abstractmethod
+    def example_input(self) -> Tensor:
+        """One input of the network, batch of one, as export and benchmark use it."""
+
+    def train_data(self) -> "Dataset[Sample]":
+        """The samples to train on."""
+        return self.data.train()
+
+    def val_data(self) -> "Dataset[Sample]":
+        """The samples everything is chosen on."""
+        return self.data.val()
+
+    def test_data(self) -> "Dataset[Sample] | None":
+        """The samples a finished run is judged on, or None."""
+        return self.data.test()
+
+    def collate(self, samples: list[Sample]) -> Batch:
+        """One batch from samples; tensors are stacked, anything else becomes a list."""
+        batch: Batch = {}
+        for key in samples[0]:
+            values = [sample[key] for sample in samples]
+            same = isinstance(values[0], Tensor | int | float) and len({getattr(v, "shape", ()) for v in values}) == 1
+            batch[key] = default_collate(values) if same else values
+        return batch
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        """The samples' images as RGB pictures, for drawing; empty where a task has none."""
+        return []
+
+    def truths(self, batch: Batch) -> list[Any]:
+        """The samples' true answers in the form ``Prediction.draw`` takes; empty where there are none."""
+        return []
+
+    def read_input(self, path: str) -> Sample:
+        """A sample (without a true answer) from a user's file, for ``tools/predict.py``.
+
+        Raises:
+            DataError: the file cannot be read as an input of this task.
+        """
+        from vision.engine.errors import DataError
+
+        raise DataError(f"{path}: the task '{type(self).__name__}' does not predict from files")
+
+    def before_step(self, context: StepContext) -> None:
+        """Runs before each update: reset neurons, set schedules."""
+
+    def after_step(self, context: StepContext) -> None:
+        """Runs after each update: update banks, constrain parameters."""
+
+    def after_epoch(self, epoch: int) -> None:
+        """Runs after each pass over the training data, before evaluation."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser; by default every parameter that asks for a gradient."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's first parameter lies."""
+        return next(self.network.parameters()).device
