@@ -23,7 +23,7 @@ def terminal() -> Console:
 
 
 def set_up_logging() -> None:
-    """Sends the package's log (from INFO) and everyone else's warnings to standard error: rich on a terminal, else plain."""
+    """Sends the package's log (from INFO) and everyone's warnings to standard error; coloured on a terminal."""
     handler: logging.Handler
     if terminal().is_terminal:
         handler = RichHandler(console=terminal(), show_path=False, show_level=False, log_time_format="%H:%M:%S")
@@ -67,7 +67,7 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         status = 141
-    except Exception:  # noqa: BLE001 - the last resort of the process
+    except Exception:
         traceback.print_exc()
         print("this is a fault of triptych, please report it with the lines above", file=sys.stderr)
         status = 1

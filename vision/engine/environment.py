@@ -98,8 +98,8 @@ def git_commit() -> str | None:
         return None
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
+        call = ["git", "-C", str(root), *arguments]
+        return subprocess.run(call, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -144,7 +144,7 @@ class Recorder:
         )
         self._to_board({f"{split}/{name}": value for name, value in metrics.items()}, step)
         if self.console:
-            figures = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            figures = "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
             log.info("%s  step %d  epoch %.4g  %s  (%.1f s)%s", split, step, epoch, figures, seconds, "  best" * best)
 
     def event(self, step: int, message: str) -> None:

@@ -168,7 +168,8 @@ class RunFolder:
         strange = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         if strange:
             raise UserError(
-                f"{self.path} exists and is no run folder (it holds {strange[0]}, no config.yaml): choose another name=..."
+                f"{self.path} exists and is no run folder (it holds {strange[0]}, no config.yaml): "
+                "choose another name=..."
             )
         make_folder(self.checkpoints)
 
@@ -176,9 +177,8 @@ class RunFolder:
         if self.config_hash == config_hash:
             return
         before, now = yaml.safe_load(read_text(self.config)), yaml.safe_load(config_yaml)
-        changed = [
-            f"{key} was {_shown(then)}, now {_shown(there)}" for key, then, there in changed_keys(before or {}, now or {})
-        ]
+        differences = changed_keys(before or {}, now or {})
+        changed = [f"{key} was {_shown(then)}, now {_shown(given)}" for key, then, given in differences]
         listed = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
         raise ConfigError(
             f"{self.path} was started with another recipe: {listed or 'config.yaml was edited'}. "
