@@ -1,0 +1,59 @@
+"""Judge trained weights: python tools/eval.py RUN [a.b=c ...]."""
+
+import argparse
+from pathlib import Path
+
+from vision.engine.checkpoint import load_weights
+from vision.engine.command import run_command
+from vision.engine.config import load
+from vision.engine.distributed import joined
+from vision.engine.errors import ConfigError
+from vision.engine.run import RunFolder
+from vision.engine.train import build_task, judge_split, load_run, single_run
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="eval.py",
+        description="Judge a run's weights on a split; writes eval/<name>/ in the run folder.",
+        epilog="example: python tools/eval.py runs/digits_cnn --split test --checkpoint last",
+    )
+    p.add_argument("run", help="a run folder, or a recipe (then --checkpoint names a file)")
+    p.add_argument("overrides", nargs="*", metavar="a.b=c", help="replace single fields, for example data.root=...")
+    p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
+    p.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    p.add_argument("--name", help="folder under eval/ (default: the split)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    given = Path(arguments.run)
+    if given.is_dir():
+        config, recipe, task, file = load_run(given, arguments.checkpoint, arguments.overrides)
+        run = RunFolder(single_run(given))
+    else:
+        config = load(arguments.run, arguments.overrides)
+        recipe = config.recipe()
+        file = Path(arguments.checkpoint)
+        if arguments.checkpoint in ("best", "last"):
+            raise ConfigError(f"{arguments.run} is a recipe, not a run: name the weights with --checkpoint FILE")
+        task = build_task(recipe)
+        load_weights(task.network, file)
+        run = RunFolder(Path(recipe.output) / recipe.name)
+    with joined(recipe.trainer.device) as world:
+        task.to(world.device)
+        name = arguments.name or arguments.split
+        if judge_split(
+            recipe, config.hash, task, run, world, arguments.split, arguments.checkpoint, name=name, weights=file
+        ) is None:
+            raise ConfigError(f"data '{recipe.data['type']}' has no {arguments.split} split; try --split val")
+        if world.is_main:
+            print(run.eval_dir(name) / "result.json")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

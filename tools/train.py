@@ -1,0 +1,64 @@
+"""Train a recipe: python tools/train.py CONFIG [a.b=c ...]."""
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+
+from vision.engine.command import run_command
+from vision.engine.config import Config, load
+from vision.engine.distributed import World, joined
+from vision.engine.pipeline import run_pipeline
+from vision.engine.train import dry_run, train_recipe
+from vision.report.html import write_report
+
+log = logging.getLogger("triptych.train")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train what a recipe describes, judge it, and write runs/<name>/ with report.html.",
+        epilog="example: python tools/train.py configs/classification/digits_cnn.yaml trainer.epochs=5 seed=1",
+    )
+    p.add_argument("config", help="a YAML recipe, or the name of a shipped one")
+    p.add_argument("overrides", nargs="*", metavar="a.b=c", help="replace single fields of the recipe")
+    p.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    p.add_argument("--print-config", action="store_true", help="print the resolved recipe and end")
+    p.add_argument("--dry-run", action="store_true", help="build everything, make one update, write nothing")
+    return p
+
+
+def train(config: Config, world: World, resume: bool) -> Path:
+    """Trains a run or a pipeline into its folder, which is returned."""
+    folder = Path(config.tree.get("output", "runs")) / config.tree["name"]
+    if config.is_pipeline:
+        run_pipeline(config, partial(train_recipe, world=world), folder, resume, world.first)
+    else:
+        train_recipe(config, folder, resume, world)
+    if world.is_main:
+        print(write_report([folder], folder / "report.html"))
+    return folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    config = load(arguments.config, arguments.overrides)
+    if arguments.print_config:
+        print(config.yaml, end="")
+        return 0
+    with joined("auto") as world:
+        if not world.is_main:
+            logging.getLogger().setLevel(logging.WARNING)
+        if arguments.dry_run:
+            for stage in config.stages():
+                dry_run(stage, world)
+            return 0
+        train(config, world, arguments.resume)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

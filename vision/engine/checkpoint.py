@@ -1,0 +1,163 @@
+"""Weights as safetensors, resume state readable without unpickling code; both replaced atomically."""
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vision.engine.errors import CheckpointError, UserError
+from vision.engine.files import write_atomically
+
+RESUME_FORMAT = "triptych-resume-1"
+WEIGHTS_FORMAT = "triptych-weights-1"
+
+
+def save_weights(path: Path, network: nn.Module, metadata: dict[str, str]) -> None:
+    """Writes a network's parameters and buffers as safetensors.
+
+    Args:
+        path: replaced only once the new file is complete on disk.
+        network: its ``state_dict`` is written.
+        metadata: strings kept in the file's header.
+
+    Raises:
+        CheckpointError: the file cannot be written (a full disk, say); the file that was there is untouched.
+    """
+    tensors = {name: value.detach().to("cpu").contiguous() for name, value in network.state_dict().items()}
+    shared: dict[int, str] = {}
+    for name, value in tensors.items():  # tied parameters share memory, which safetensors refuses
+        if value.numel() and value.data_ptr() in shared:
+            tensors[name] = value.clone()
+        shared.setdefault(value.data_ptr(), name)
+    _write(path, save(tensors, metadata={"format": WEIGHTS_FORMAT, **metadata}))
+
+
+def save_resume(path: Path, state: dict[str, Any]) -> None:
+    """Writes a resume state of tensors and plain values; see :func:`read_resume`."""
+    buffer = io.BytesIO()
+    torch.save({"format": RESUME_FORMAT, **state}, buffer)
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except UserError as error:
+        raise CheckpointError(f"{error}; the checkpoint before it is kept: free some space, then --resume") from error
+
+
+def read_resume(path: Path) -> dict[str, Any]:
+    """The state :func:`save_resume` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or not a resume state.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is nothing to resume from; start without --resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: truncated or not a resume state ({type(error).__name__}); "
+            "remove it and start anew, or restore it from a copy"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
+        raise CheckpointError(f"{path}: not a resume state of this package (expected format '{RESUME_FORMAT}')")
+    return state
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name with the file's metadata.
+
+    Attributes:
+        path: the file.
+        tensors: by state-dict name.
+        metadata: what :func:`save_weights` was given; empty for a foreign file.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Weights from safetensors, or from a ``.pt``/``.pth`` state dict; no code in the file is run.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, or holds no tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; expected a .safetensors, .pt or .pth file")
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return Weights(path, _read_pickle(path), {})
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return Weights(path, tensors, file.metadata() or {})
+    except (SafetensorError, OSError, struct.error) as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: truncated, or holds more than tensors, which is not loaded ({type(error).__name__})"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+        raise CheckpointError(f"{path}: not a state dict; expected tensors by name")
+    return {str(name): value for name, value in content.items()}
+
+
+def load_weights(network: nn.Module, path: str | Path) -> Weights:
+    """Loads weights strictly: every name and shape must agree.
+
+    Raises:
+        CheckpointError: the file cannot be read, or what differs, by name; the network is then unchanged.
+    """
+    weights = read_weights(path)
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in weights.tensors]
+    unknown = [name for name in weights.tensors if name not in wanted]
+    shapes = [
+        f"{name} {tuple(weights.tensors[name].shape)} for {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in weights.tensors and weights.tensors[name].shape != value.shape
+    ]
+    if missing or unknown or shapes:
+        origin = weights.metadata.get("network", "")
+        raise CheckpointError(
+            f"{weights.path}: holds the weights of another network"
+            + (f" ('{origin}', task '{weights.metadata.get('task', '?')}')" if origin else "")
+            + f", not of this {type(network).__name__}:"
+            + _few("missing", missing)
+            + _few("unknown", unknown)
+            + _few("another shape", shapes)
+            + "; use the configuration it was trained with"
+        )
+    network.load_state_dict(weights.tensors)
+    return weights
+
+
+def _few(what: str, names: list[str], most: int = 4) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f" {what} {len(names)} ({', '.join(names[:most])}{more})"
