@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
@@ -12,12 +12,35 @@ from torch import nn
 
 from vision.engine.data import DataModule
 from vision.engine.errors import ConfigError, nearest
+from vision.engine.signature import origin_of
 from vision.engine.task import Task
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 BUILT_IN = ("vision.engine.optim", "vision.classification", "vision.infrared")
 """Modules whose import registers what the package ships."""
+
+GIVEN: dict[str, tuple[str, ...]] = {
+    "task": ("data",),
+    "optimizer": ("parameters",),
+    "schedule": ("optimizer", "total_steps", "steps_per_epoch"),
+}
+"""Arguments that the trainer gives to what it builds of a kind; no recipe holds them."""
+
+
+@dataclass(frozen=True)
+class OfKind:
+    """Marks an annotation, ``Annotated[T, OfKind("loss")]``, as a block of entries of one kind.
+
+    The argument is what the block builds; where ``T`` is :data:`~vision.engine.recipe.Block`, it is the block itself,
+    checked, for whoever takes it to build later.
+
+    Attributes:
+        kind: of the entries.
+    """
+
+    kind: str
+
 
 _KINDS: tuple[tuple[str, type], ...] = (("task", Task), ("data", DataModule), ("network", nn.Module))
 
@@ -68,16 +91,12 @@ def register(name: str, kind: str | None = None) -> Callable[[Factory], Factory]
     def add(factory: Factory) -> Factory:
         entry = Entry(name, kind or _kind_of(name, factory), factory)
         taken = _entries.get(name)
-        if taken is not None and _origin(taken.factory) != _origin(factory):
-            raise ConfigError(f"'{name}' is registered twice: by {_origin(taken.factory)} and {_origin(factory)}")
+        if taken is not None and origin_of(taken.factory) != origin_of(factory):
+            raise ConfigError(f"'{name}' is registered twice: by {origin_of(taken.factory)} and {origin_of(factory)}")
         _entries[name] = entry
         return factory
 
     return add
-
-
-def _origin(factory: Callable[..., Any]) -> str:
-    return f"{factory.__module__}.{factory.__qualname__}"
 
 
 def _kind_of(name: str, factory: Callable[..., Any]) -> str:
@@ -97,16 +116,22 @@ def load_all() -> None:
     global _loaded
     if _loaded:
         return
-    _loaded = True
-    for module in BUILT_IN:
-        importlib.import_module(module)
-    for plugin in entry_points(group="triptych"):
-        try:
-            plugin.load()
-        except Exception as error:
-            raise ConfigError(
-                f"plug-in '{plugin.name}' ({plugin.value}) cannot be imported: {error}; mend or uninstall it"
-            ) from error
+    _loaded = True  # before the imports: what they import may ask for names itself
+    try:
+        for module in BUILT_IN:
+            importlib.import_module(module)
+        for plugin in entry_points(group="triptych"):
+            _load_plugin(plugin.name, plugin.value, plugin.load)
+    except BaseException:
+        _loaded = False
+        raise
+
+
+def _load_plugin(name: str, value: str, load: Callable[[], Any]) -> None:
+    try:
+        load()
+    except Exception as error:
+        raise ConfigError(f"plug-in '{name}' ({value}) cannot be imported: {error}; mend or uninstall it") from error
 
 
 def find(name: str, kind: str | None = None) -> Entry:
@@ -120,30 +145,53 @@ def find(name: str, kind: str | None = None) -> Entry:
     if entry is None:
         raise ConfigError(f"nothing is registered as '{name}'{nearest(name, names(kind=kind))}")
     if kind is not None and entry.kind != kind:
-        raise ConfigError(f"'{name}' is a {entry.kind}, expected a {kind}: {', '.join(names(kind=kind)) or 'none'}")
+        raise ConfigError(f"'{name}' is a {entry.kind}, expected a {kind}: {some(names(kind=kind))}")
     return entry
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Every registered entry, by name; of one kind where ``kind`` is given."""
+    load_all()
+    return sorted((e for e in _entries.values() if kind in (None, e.kind)), key=lambda e: e.name)
 
 
 def names(pattern: str = "*", kind: str | None = None) -> list[str]:
     """Registered names that match a glob, sorted; of one kind where ``kind`` is given."""
-    load_all()
-    return sorted(
-        e.name for e in _entries.values() if fnmatchcase(e.name, pattern) and kind in (None, e.kind)
-    )
+    return [e.name for e in entries(kind) if fnmatchcase(e.name, pattern)]
 
 
-def build(block: dict[str, Any], kind: str | None = None, **given: Any) -> Any:
+def some(known: Sequence[str], most: int = 8) -> str:
+    """The first few of ``known`` as text."""
+    listed = ", ".join(known[:most]) or "none is registered"
+    return f"{listed}, ..." if len(known) > most else listed
+
+
+def build(block: dict[str, Any] | str, kind: str | None = None, **given: Any) -> Any:
     """Builds what a block of a recipe describes: ``{"type": name, ...arguments}``.
 
     Args:
-        block: validated against the constructor's annotations first; blocks inside it are built first.
+        block: validated against the constructor's annotations first; blocks inside it are built first. A bare name
+            stands for ``{"type": name}``.
         kind: what is expected.
         given: arguments that no recipe holds (a task's ``data``, an optimiser's parameters).
 
     Raises:
-        ConfigError: as :func:`vision.engine.schema.validate` tells.
+        ConfigError: as :func:`vision.engine.schema.validate` tells, or the constructor refuses a value.
     """
     from vision.engine.schema import validate  # the schema asks the registry for nested types
 
     arguments = validate(block, kind=kind, given=tuple(given))
-    return find(block["type"], kind).factory(**arguments, **given)
+    name = block if isinstance(block, str) else block["type"]
+    return make(find(name, kind), {**arguments, **given})
+
+
+def make(entry: Entry, arguments: dict[str, Any]) -> Any:
+    """Calls an entry's factory with validated arguments.
+
+    Raises:
+        ConfigError: the factory refuses a value (its ValueError says why).
+    """
+    try:
+        return entry.factory(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"'{entry.name}' cannot be built: {error}") from error
