@@ -6,6 +6,7 @@ encoder-decoder with residual connections, max pooling and nearest-neighbour up-
 text was not available to us: every channel count, the classes of the SCM (a count of targets), the normalisation.
 """
 
+from itertools import pairwise
 from types import MethodType
 from typing import Literal, TypeVar
 
@@ -177,7 +178,7 @@ class TBCNet(nn.Module):
         if tem not in TEM_CHANNELS:
             raise ValueError(f"tem: got {tem!r}, expected one of {', '.join(TEM_CHANNELS)}")
         widths = TEM_CHANNELS[tem]
-        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        steps = list(pairwise(widths))
         self.in_channels = in_channels
         self.stride = 2 ** len(steps)
         self.stem = ConvBlock(in_channels, widths[0], 3)
@@ -236,7 +237,7 @@ class SCM(nn.Module):
             raise ValueError(f"classes: got {classes}, expected at least 2 (2: presence, 5: 0 to 'four or more')")
         self.classes = classes
         widths = (1, 16, 32, 64, 64)
-        stages = (nn.Sequential(ConvBlock(i, o, 3), nn.MaxPool2d(2)) for i, o in zip(widths, widths[1:], strict=False))
+        stages = (nn.Sequential(ConvBlock(i, o, 3), nn.MaxPool2d(2)) for i, o in pairwise(widths))
         self.features = nn.Sequential(*stages, ConvBlock(64, 32, 1), nn.Conv2d(32, 16, 1), nn.Sigmoid())
         self.classifier = nn.Sequential(nn.Linear(16, 32), nn.LeakyReLU(LEAK), nn.Linear(32, classes))
 
