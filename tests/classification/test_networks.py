@@ -186,7 +186,7 @@ def test_timm_says_when_weights_cannot_be_fetched(monkeypatch: pytest.MonkeyPatc
         return create(model, pretrained=False, **options)
 
     monkeypatch.setattr(library, "create_model", offline)
-    with pytest.raises(CheckpointError, match="'test_resnet' cannot be fetched .no route to host.*pretrained: false"):
+    with pytest.raises(CheckpointError, match=r"'test_resnet' cannot be fetched .no route to host.*pretrained: false"):
         timm("test_resnet", 10, pretrained=True)
 
 

@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
         inputs: channels before.
         outputs: channels after.
         stride: of the first convolution.
-        shortcut: where the shape changes, zeros for the new channels (``A``) or a 1x1 convolution and BatchNorm (``B``).
+        shortcut: where the shape changes, zeros for new channels (``A``) or a 1x1 convolution and BatchNorm (``B``).
 
     Source: He et al. 2015, arXiv 1512.03385.
     """
