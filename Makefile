@@ -1,0 +1,76 @@
+# make demo    train and judge every system at a small size, and write a report
+# make test    run the test suite; what was skipped is listed with its reason
+# make lint    ruff, mypy and the import contracts
+# make docs    run every example in the docstrings, and follow the links between pages
+# Each sets up .venv by itself when it is missing or out of date.
+
+# The interpreters to try for .venv, in order; say `make test PYTHON=/path/to/python3` to choose one.
+PYTHON ?= python3 python3.13 python3.12 python3.11
+# Processes the test suite runs in; more tests at once need more memory.
+JOBS ?= 2
+# Passed on to pytest, for example `make test PYTEST_ARGS="tests/infrared -k loss"`.
+PYTEST_ARGS ?=
+DEMO := configs/demo.yaml
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+# Idle OpenMP threads sleep instead of spinning, so that processes sharing few cores do not slow each other down.
+export OMP_WAIT_POLICY := passive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint docs
+
+help:
+	@sed -n 's/^# //p;/^$$/q' Makefile
+
+demo: $(INSTALLED)
+	@echo "==> Training and judging every system at a small size"
+	$(BIN)/python tools/train.py $(DEMO)
+
+test: $(INSTALLED)
+	@echo "==> Tests, in $(JOBS) processes"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	@echo "==> ruff"
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	@echo "==> mypy"
+	$(BIN)/mypy
+	@echo "==> import contracts"
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	@echo "==> Examples in docstrings, and links between pages"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs vision snn robust tests/packaging/test_pages.py
+
+# The virtual environment: made once, brought up to date when what it is made from changes.
+$(INSTALLED): pyproject.toml constraints.txt setup.py
+	@if ! $(BIN)/python -c '$(SUPPORTED)' 2>/dev/null; then \
+	  for python in $(PYTHON) ""; do \
+	    if [ -n "$$python" ] && "$$python" -c '$(SUPPORTED)' 2>/dev/null; then break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "error: Triptych needs Python 3.11, 3.12 or 3.13; none of these is one: $(PYTHON)" >&2; \
+	    echo "       install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
+	    exit 2; \
+	  fi; \
+	  echo "==> Creating $(VENV) with $$("$$python" --version) ($$(command -v "$$python"))"; \
+	  "$$python" -m venv --clear $(VENV) || { \
+	    rm -rf $(VENV); \
+	    echo "error: $$python cannot make virtual environments; on Debian and Ubuntu install python3-venv" >&2; \
+	    exit 2; \
+	  }; \
+	fi
+	@echo "==> Installing Triptych and what it needs into $(VENV) (the first time about 3 GB to download)"
+	@$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]" || { \
+	  echo "error: the installation failed; its reason stands above; 'make' again goes on where it stopped" >&2; \
+	  exit 2; \
+	}
+	@$(BIN)/python -c "import vision, snn, robust"
+	@touch $@

@@ -1,0 +1,1 @@
+"""The commands of Triptych; installed as the package ``triptych``. ``triptych --help`` lists them."""

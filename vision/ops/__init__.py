@@ -1,0 +1,1 @@
+"""Numeric kernels with one Python face each. None is here yet."""
