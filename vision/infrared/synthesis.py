@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from vision.infrared.backgrounds import Image, procedural_background
+from vision.infrared.detection import EIGHT_NEIGHBOURS
 
 Mask = NDArray[np.bool_]
 
@@ -39,7 +40,6 @@ SEPARATION = 12.0  # smallest distance between two centres, pixels
 WINDOW = 12  # a target is drawn on a window of 2 * 12 + 1 pixels
 AREA = (3, 120)  # allowed pixels in the mask of one target
 RELATIVE_EDGE, ABSOLUTE_EDGE = 0.35, 0.02
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 ATTEMPTS = 100
 
 _OFFSETS = np.arange(-WINDOW, WINDOW + 1, dtype=np.float32)
@@ -323,8 +323,8 @@ def scm_scene(rng: Generator, size: int | tuple[int, int], intensity: bool = Fal
     if rng.random() < 0.5:
         image = ndimage.gaussian_filter(image, rng.uniform(0.3, 0.8))
     clutter = np.abs(rng.standard_normal((height, width), dtype=np.float32))
-    image = rng.uniform(0.6, 1.0) * image + rng.uniform(0.0, 0.02) * clutter
-    return np.clip(image, 0.0, 1.0), count
+    cluttered = np.float32(rng.uniform(0.6, 1.0)) * image + np.float32(rng.uniform(0.0, 0.02)) * clutter
+    return np.clip(cluttered, 0.0, 1.0), count
 
 
 def _target_image(rng: Generator, height: int, width: int, count: int, intensity: bool) -> Image:
