@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
+from vision.engine.registry import OfKind
+
 Positive = Annotated[int, Gt(0)]
 NonNegative = Annotated[int, Ge(0)]
 Block = dict[str, Any]
@@ -100,10 +102,10 @@ class Recipe:
     """
 
     name: str
-    task: Block
-    data: Block
-    optimizer: Block
-    schedule: Block = field(default_factory=lambda: {"type": "constant"})
+    task: Annotated[Block, OfKind("task")]
+    data: Annotated[Block, OfKind("data")]
+    optimizer: Annotated[Block, OfKind("optimizer")]
+    schedule: Annotated[Block, OfKind("schedule")] = field(default_factory=lambda: {"type": "constant"})
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     seed: NonNegative = 0
     output: str = "runs"
