@@ -15,7 +15,8 @@ class BuildWithConfigs(build_py):
 
     def run(self) -> None:
         if not self.editable_mode:
-            shutil.rmtree(self.build_lib, ignore_errors=True)  # what an earlier build left must not be shipped
+            for package in (*PANELS, "triptych"):  # what an earlier build left must not be shipped
+                shutil.rmtree(Path(self.build_lib, package), ignore_errors=True)
         super().run()
         for source, target in self._configs().items():
             target.parent.mkdir(parents=True, exist_ok=True)
