@@ -128,12 +128,13 @@ class DigitsCNN(nn.Module):
             *_convolution(width, 2 * width, 2, norm),
             *_convolution(2 * width, 2 * width, 1, norm),
         )
-        self.linear = nn.Linear(2 * width, classes)
+        self.pool = nn.AdaptiveAvgPool2d(2)  # quarters of the image: where a stroke lies tells digits apart
+        self.linear = nn.Linear(4 * 2 * width, classes)
         initialise(self)
 
     def features(self, images: Tensor) -> Tensor:
         """The vector before the linear layer: ``[N, in_channels, H, W]`` to ``[N, D]``."""
-        return self.layers(images).mean(dim=(2, 3))
+        return self.pool(self.layers(images)).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[N, C]`` of images ``[N, in_channels, H, W]``."""
