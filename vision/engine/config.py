@@ -72,11 +72,10 @@ class Config:
         """Whether it is a stage that runs a registered step instead of training."""
         return "step" in self.tree
 
-    @property
     def stages(self) -> list["Config"]:
-        """The stages of a pipeline, each complete with the pipeline's defaults."""
+        """The stages of a pipeline, each complete with the pipeline's defaults; of anything else, itself."""
         stages: Any = self.node.value
-        return [Config(stage) for stage in stages["stages"].value] if "stages" in self.tree else []
+        return [Config(stage) for stage in stages["stages"].value] if "stages" in self.tree else [self]
 
     @property
     def seeds(self) -> list[int]:
@@ -116,8 +115,8 @@ class Config:
             return
         self._refuse(Pipeline, mistakes_in(Pipeline, self.tree))
         lines: dict[str, list[str]] = {}
-        names = [stage.name for stage in self.stages]
-        for position, stage in enumerate(self.stages):
+        names = [stage.name for stage in self.stages()]
+        for position, stage in enumerate(self.stages()):
             try:
                 stage._check_as_stage(names[:position], names[position:])
             except ConfigError as error:
