@@ -1,6 +1,24 @@
 """Infrared small-target detection: TBC-Net, its loss, synthetic scenes, data and the field's metrics."""
 
+from vision.infrared.data import InfraredCrops, InfraredImages, InputTransform
+from vision.infrared.detection import Detection, detect
 from vision.infrared.losses import TBCLoss
+from vision.infrared.reading import IRSTFolder, read_infrared
+from vision.infrared.synthesis import SynthTargets
 from vision.infrared.tbcnet import SCM, TBCNet, freeze, normalise
 
-__all__ = ["SCM", "TBCLoss", "TBCNet", "freeze", "normalise"]
+__all__ = [
+    "SCM",
+    "Detection",
+    "IRSTFolder",
+    "InfraredCrops",
+    "InfraredImages",
+    "InputTransform",
+    "SynthTargets",
+    "TBCLoss",
+    "TBCNet",
+    "detect",
+    "freeze",
+    "normalise",
+    "read_infrared",
+]
