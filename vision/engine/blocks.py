@@ -126,7 +126,8 @@ class BlockReader(_Reader):
 
     def describe(self) -> dict[str, Any]:
         """A mark that :mod:`vision.engine.json_schema` replaces."""
-        return {"x-block": self.label, "x-names": [entry.name for entry in self.candidates()]}
+        key = self.kind or (origin_of(self.made) if self.made else "block")
+        return {"x-block": key, "x-names": [entry.name for entry in self.candidates()]}
 
     def choice(self) -> str:
         """What may stand here."""
