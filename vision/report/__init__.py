@@ -1,0 +1,1 @@
+"""Run folders turned into pages for people: drawings, charts, one HTML report, a model card."""
