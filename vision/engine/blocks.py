@@ -6,7 +6,7 @@ from dataclasses import dataclass, is_dataclass
 from functools import cache
 from inspect import isclass
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
@@ -131,22 +131,23 @@ class BlockReader(_Reader):
 
     def choice(self) -> str:
         """What may stand here."""
-        return f"expected a {self.label}: {some([entry.name for entry in self.candidates()])}"
+        surely = [entry.name for entry in self.candidates() if self._fits(entry, surely=True)]
+        return f"expected a {self.label}: {some(surely or [entry.name for entry in self.candidates()])}"
 
     def _entry(self, name: Any) -> Entry:
         fitting = {entry.name: entry for entry in self.candidates()}
         if isinstance(name, str) and name in fitting:
             return fitting[name]
         other = next((entry for entry in entries() if entry.name == name), None)
+        hint = nearest(name, fitting) if isinstance(name, str) else ""
         if other is not None:
             text = f"'{name}' is a {other.kind}, {self.choice()}"
-        elif hint := nearest(str(name), fitting):
-            text = f"nothing is registered as {shown(name)}{hint}"
         else:
-            text = f"nothing is registered as {shown(name)}; {self.choice()}"
+            text = f"nothing is registered as {shown(name)}{hint or f'; {self.choice()}'}"
         raise Mistakes(Mistake(("type",), text))
 
-    def _fits(self, entry: Entry) -> bool:
+    def _fits(self, entry: Entry, surely: bool = False) -> bool:
+        """Whether the entry may build what is expected; a function annotated with a base class may, not surely."""
         if self.made is None:
             return True
         product = signature_of(entry.factory).product
@@ -154,7 +155,7 @@ class BlockReader(_Reader):
             return self.kind is not None
         if issubclass(product, Task) and not issubclass(self.made, Task):
             return False  # a Task is an nn.Module, yet no network
-        return issubclass(product, self.made) or issubclass(self.made, product)
+        return issubclass(product, self.made) or (issubclass(self.made, product) and not surely)
 
 
 def arguments(factory: Factory, values: dict[str, Any], given: tuple[str, ...], build: bool) -> dict[str, Any]:
@@ -240,7 +241,7 @@ def _with_readers(annotation: Any) -> Any:
         return Annotated[Any, _reader_of_kind(inner[0], mark.kind)] if mark else _again(annotation, inner)
     if origin in (Union, UnionType):
         members = [read for member in inner if (read := readable(member)) is not None]
-        return Union[tuple(members)] if members else annotation  # noqa: UP007
+        return Union[tuple(members)] if set(members) - {NoneType} else annotation  # noqa: UP007
     if origin is Literal or origin is Callable:
         return annotation
     if isclass(origin) and inner:

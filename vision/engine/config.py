@@ -13,7 +13,7 @@ from vision.engine.merging import escaped, load_file, parse_override, put, shown
 from vision.engine.mistakes import Mistake, Place, report, shown
 from vision.engine.recipe import Recipe
 from vision.engine.references import is_reference, wrong_references
-from vision.engine.schema import homes, mistakes_in, read
+from vision.engine.schema import data_the_task_refuses, homes, mistakes_in, read
 from vision.engine.sources import Node, node_of, to_text
 from vision.engine.stages import Pipeline, Step, expand
 
@@ -143,6 +143,7 @@ def _mistakes_of_recipe(values: dict[str, Any]) -> list[Mistake]:
     if isinstance(trainer, dict) and (trainer.get("epochs") is None) == (trainer.get("steps") is None):
         given = "neither" if trainer.get("epochs") is None else "both (trainer.steps=null takes one back)"
         found.append(Mistake(("trainer",), f"expected exactly one of epochs and steps, got {given}"))
+    found += data_the_task_refuses(values.get("task"), values.get("data"))
     return _known_by_now(values, found)
 
 

@@ -78,7 +78,7 @@ def _written(value: Any) -> str:
 
 
 def report(found: Iterable[Mistake], where: Where, homes: Mapping[Place, Iterable[str]]) -> str:
-    """One line for each mistake, in order of place.
+    """One line for each mistake.
 
     Args:
         found: the mistakes.
@@ -140,7 +140,7 @@ _EXPECTED = {
 
 
 def found_by_pydantic(error: ValidationError, values: dict[str, Any], missing: Callable[[str], str]) -> list[Mistake]:
-    """The mistakes of a pydantic error, one a place, with what every branch of a union expected.
+    """The mistakes of a pydantic error in order of ``values``, one a place, with what each branch of a union expected.
 
     Args:
         error: of a model that was given ``values``.
@@ -164,7 +164,11 @@ def found_by_pydantic(error: ValidationError, values: dict[str, Any], missing: C
         if not deeper and not (place in found and isinstance(given, dict)):
             text = f"expected {' or '.join(dict.fromkeys(texts))}, got {shown(given)}{_hint(texts, given)}"
             found[place] = [Mistake(place, text)]
-    return [mistake for mistakes in found.values() for mistake in mistakes]
+    order: dict[Any, int] = {key: position for position, key in enumerate(values)}
+    return sorted(
+        (mistake for mistakes in found.values() for mistake in mistakes),
+        key=lambda mistake: order.get(mistake.place[0], len(order)),
+    )
 
 
 def _expectation(kind: str, inside: dict[str, Any], message: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 from vision.engine.blocks import BlockReader, PlainReader, arguments
 from vision.engine.errors import ConfigError
 from vision.engine.mistakes import Mistake, Mistakes, Place, Where, nowhere, report
-from vision.engine.registry import GIVEN, entries
+from vision.engine.registry import GIVEN, entries, names, some
 from vision.engine.signature import signature_of
 
 Made = TypeVar("Made")
@@ -71,6 +71,20 @@ def mistakes_in(cls: type, values: dict[str, Any]) -> list[Mistake]:
     except Mistakes as mistakes:
         return mistakes.found
     return []
+
+
+def data_the_task_refuses(task: Any, data: Any) -> list[Mistake]:
+    """A mistake where the ``data`` block builds another class than the constructor of the ``task`` block takes."""
+    task_name, data_name = (block.get("type") if isinstance(block, dict) else block for block in (task, data))
+    entry = next((entry for entry in entries("task") if entry.name == task_name), None)
+    taken = signature_of(entry.factory).fields.get("data") if entry else None
+    if taken is None or not isinstance(taken.annotation, type) or data_name not in names(kind="data"):
+        return []
+    fitting = [other.name for other in BlockReader(taken.annotation, "data").candidates()]
+    if data_name in fitting:
+        return []
+    text = f"the task '{task_name}' takes a {taken.annotation.__name__}, not '{data_name}'; expected {some(fitting)}"
+    return [Mistake(("data",), text)]
 
 
 def read(cls: type[Made], values: dict[str, Any]) -> Made:

@@ -42,7 +42,7 @@ class Signature:
 
     Attributes:
         fields: its named arguments, in order.
-        open: whether it takes any further key (``**options``).
+        open: whether it takes any further key (``**options``); ``*args, **kwargs``, as nn.Module has, takes none.
         product: the class it makes, or None where the annotation names none.
     """
 
@@ -56,21 +56,22 @@ def signature_of(factory: Callable[..., Any]) -> Signature:
     """The signature of a class (its constructor) or function.
 
     Raises:
-        ConfigError: a parameter that no recipe could give: without annotation, positional only, ``*args``, or called
-            ``type``.
+        ConfigError: a parameter that no recipe could give: without annotation, positional only, or called ``type``.
     """
     hints = _hints(factory)
     described = _described(factory)
-    fields, is_open = {}, False
-    for name, parameter in inspect.signature(factory).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            is_open = True
+    fields = {}
+    parameters = inspect.signature(factory).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL) or name == "type":
+        if parameter.kind is parameter.POSITIONAL_ONLY or name == "type":
             raise ConfigError(f"{origin_of(factory)}: a recipe cannot give the parameter '{name}'; name it otherwise")
         if name not in hints:
             raise ConfigError(f"{origin_of(factory)}: the parameter '{name}' has no annotation")
         fields[name] = Field(name, hints[name], parameter.default, described.get(name, ""))
+    is_open = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
     return Signature(fields, is_open, _product(factory, hints))
 
 
