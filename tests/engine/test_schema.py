@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 import torch
 from annotated_types import Ge, Gt, Le, Len
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -153,6 +153,7 @@ def test_mistakes_name_field_value_and_expectation(key: str, value: Any, message
 json_numbers = st.one_of(st.integers(), st.floats(allow_nan=False))
 
 
+@settings(deadline=None)
 @given(rate=json_numbers, count=st.integers(), name=st.text(st.characters(exclude_categories=["Cs"])))
 def test_numbers_and_texts_pass_unchanged(rate: float, count: int, name: str) -> None:
     register("everything")(everything)

@@ -140,7 +140,13 @@ def _short_lists(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
     return dumper.represent_sequence(f"{_TAG}seq", values, flow_style=flat)
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    breaks = any(character in text for character in "\x85\u2028\u2029")  # PyYAML loses these outside double quotes
+    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if breaks else None)
+
+
 _Dumper.add_representer(list, _short_lists)
+_Dumper.add_representer(str, _text)
 _Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
 
 
