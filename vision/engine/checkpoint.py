@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ WEIGHTS_FORMAT = "triptych-weights-1"
 
 
 def save_weights(path: Path, network: nn.Module, metadata: dict[str, str]) -> None:
-    """Writes a network's parameters and buffers as safetensors.
+    """Writes a network's parameters and buffers as safetensors; the same weights and metadata make the same bytes.
 
     Args:
         path: replaced only once the new file is complete on disk.
@@ -36,7 +37,15 @@ def save_weights(path: Path, network: nn.Module, metadata: dict[str, str]) -> No
         if value.numel() and value.data_ptr() in shared:
             tensors[name] = value.clone()
         shared.setdefault(value.data_ptr(), name)
-    _write(path, save(tensors, metadata={"format": WEIGHTS_FORMAT, **metadata}))
+    _write(path, _in_order(save(tensors, metadata={"format": WEIGHTS_FORMAT, **metadata})))
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its header's keys sorted: the library writes them in an order of its mood."""
+    start = 8 + struct.unpack_from("<Q", file)[0]
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join([struct.pack("<Q", len(header)), header, memoryview(file)[start:]])
 
 
 def save_resume(path: Path, state: dict[str, Any]) -> None:
@@ -133,27 +142,36 @@ def load_weights(network: nn.Module, path: str | Path) -> Weights:
         CheckpointError: the file cannot be read, or what differs, by name; the network is then unchanged.
     """
     weights = read_weights(path)
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in weights.tensors]
-    unknown = [name for name in weights.tensors if name not in wanted]
-    shapes = [
-        f"{name} {tuple(weights.tensors[name].shape)} for {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in weights.tensors and weights.tensors[name].shape != value.shape
-    ]
-    if missing or unknown or shapes:
+    found = differences(network.state_dict(), weights.tensors)
+    if found:
         origin = weights.metadata.get("network", "")
         raise CheckpointError(
             f"{weights.path}: holds the weights of another network"
             + (f" ('{origin}', task '{weights.metadata.get('task', '?')}')" if origin else "")
-            + f", not of this {type(network).__name__}:"
-            + _few("missing", missing)
-            + _few("unknown", unknown)
-            + _few("another shape", shapes)
-            + "; use the configuration it was trained with"
+            + f", not of this {type(network).__name__}: {found}; use the configuration it was trained with"
         )
     network.load_state_dict(weights.tensors)
     return weights
+
+
+def differences(wanted: dict[str, Any], held: dict[str, Any]) -> str:
+    """In what ``held`` would not fit a module whose state is ``wanted``, by name; empty where it fits.
+
+    Example:
+        >>> differences({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3)})
+        'missing 1 (b) another shape 1 (a (3,) for (2,))'
+    """
+    shapes = [
+        f"{name} {_shape(held[name])} for {_shape(value)}"
+        for name, value in wanted.items()
+        if name in held and _shape(held[name]) != _shape(value)
+    ]
+    missing, unknown = [name for name in wanted if name not in held], [name for name in held if name not in wanted]
+    return (_few("missing", missing) + _few("unknown", unknown) + _few("another shape", shapes)).strip()
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(getattr(value, "shape", ()))
 
 
 def _few(what: str, names: list[str], most: int = 4) -> str:

@@ -91,21 +91,30 @@ class World:
         """Replaces each gradient by its mean over processes, in one flat exchange a device and dtype.
 
         This is the mode of rules that backpropagate several times a step: DDP's hooks would exchange after the
-        first backward pass only. A parameter without a gradient here counts as zero.
+        first backward pass only. A parameter without a gradient here counts as zero; one without a gradient in every
+        process keeps none, so that the optimiser passes it over as it would in one process.
         """
         if self.size == 1:
             return
-        for group in _by_kind(parameters).values():
+        for (device, dtype), group in _by_kind(parameters).items():
             gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in group]
-            flat = torch.cat([g.reshape(-1) for g in gradients])
+            present = torch.tensor([p.grad is not None for p in group], device=device, dtype=dtype)
+            flat = torch.cat([*(g.reshape(-1) for g in gradients), present])
             dist.all_reduce(flat)
-            flat /= self.size
-            for parameter, piece in zip(group, flat.split([p.numel() for p in group]), strict=True):
-                parameter.grad = piece.view_as(parameter).clone()
+            *means, present = (flat / self.size).split([*(p.numel() for p in group), len(group)])
+            for parameter, mean, some in zip(group, means, present.tolist(), strict=True):
+                parameter.grad = mean.view_as(parameter).clone() if some else None
+
+    def same_state(self, module: nn.Module, parameters: bool = False) -> None:
+        """Gives every process rank 0's buffers of ``module`` (such as BatchNorm's statistics), and its parameters."""
+        if self.size == 1:
+            return
+        for tensor in [*module.buffers(), *(module.parameters() if parameters else ())]:
+            dist.broadcast(tensor.detach(), src=0)
 
 
-def _by_kind(parameters: Iterable[nn.Parameter]) -> dict[tuple[Any, ...], list[nn.Parameter]]:
-    kinds: dict[tuple[Any, ...], list[nn.Parameter]] = {}
+def _by_kind(parameters: Iterable[nn.Parameter]) -> dict[tuple[torch.device, torch.dtype], list[nn.Parameter]]:
+    kinds: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
     for p in parameters:
         if p.requires_grad:
             kinds.setdefault((p.device, p.dtype), []).append(p)
@@ -155,5 +164,9 @@ def joined(device: str) -> Iterator[World]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield World(here, dist.get_rank(), size, dist.new_group(backend="gloo"))
+    except RuntimeError as error:
+        if "gloo" in str(error) or isinstance(error, dist.DistError):
+            raise UserError(f"process {dist.get_rank()}: another process of the run ended; it says why") from error
+        raise
     finally:
         dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from torch.utils.data import Dataset
 from vision.engine.data import Sample
 from vision.engine.distributed import World
 from vision.engine.errors import DataError
+from vision.engine.files import make_folder, to_json, write_atomically, write_json
 from vision.engine.loading import load, size_of
 from vision.engine.recipe import TrainerOptions
-from vision.engine.files import to_json, write_atomically, write_json
-from vision.engine.seeding import seed_of
-from vision.engine.task import Batch, Metric, Picture, Task
+from vision.engine.seeding import seed_everything, seed_of
+from vision.engine.task import Batch, Picture, Task
+
 
 @dataclass
 class Evaluation:
@@ -41,13 +43,18 @@ class Evaluation:
 
 
 def to_device(batch: Batch, device: torch.device, channels_last: bool = False) -> Batch:
-    """The batch with its tensors on ``device``; 4-D ones in channels-last order where asked for."""
+    """The batch with its tensors, also those in lists and dictionaries, on ``device``.
+
+    Four-dimensional tensors are put into channels-last order where asked for.
+    """
 
     def move(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return [move(v) for v in value] if isinstance(value, list) else value
-        order = torch.channels_last if channels_last and value.ndim == 4 else torch.preserve_format
-        return value.to(device, non_blocking=True, memory_format=order)
+        if isinstance(value, torch.Tensor):
+            order = torch.channels_last if channels_last and value.ndim == 4 else torch.preserve_format
+            return value.to(device, non_blocking=True, memory_format=order)
+        if isinstance(value, dict):
+            return {key: move(inner) for key, inner in value.items()}
+        return type(value)(map(move, value)) if type(value) in (list, tuple) else value
 
     return {key: move(value) for key, value in batch.items()}
 
@@ -65,7 +72,8 @@ def evaluate(
     """Judges every sample once.
 
     Process r takes samples r, r + size, ...; a process without samples only takes part in the exchange. Records are
-    merged by sample id and scored once, so that the figures do not depend on the number of processes.
+    merged by sample id and scored once, so that the figures do not depend on the number of processes. The random
+    generators start each batch from a seed of the batch, for predictions that draw from them.
 
     Args:
         task: its network is put into eval mode and back.
@@ -83,34 +91,34 @@ def evaluate(
     size = size_of(dataset, "evaluation")
     mine = list(range(world.rank, size, world.size))
     chosen = {round(i * (size - 1) / max(draw - 1, 1)) for i in range(min(draw, size))}
-    metric, here = task.metric(), Evaluation({}, len(mine), 0.0)
+    metric, ids, here = task.metric(), [], Evaluation({}, len(mine), 0.0)
     training = task.training
     task.eval()
     step = options.eval_batch_size
     batches = [mine[i : i + step] for i in range(0, len(mine), step)]
-    keys = [[(i, seed_of(seed, "eval", i)) for i in batch] for batch in batches]
+    fetched = load(dataset, batches, (seed, "eval"), task.collate, options.workers, pin=world.device.type == "cuda")
     try:
-        for indices, batch in zip(batches, load(dataset, keys, task.collate, options.workers), strict=True):
+        for indices, batch in zip(batches, fetched, strict=True):
             batch = to_device(batch, world.device, options.channels_last)
+            seed_everything(seed_of(seed, "predict", indices[0]))
             with autocast(world.device, options.precision):
                 predictions = task.predict(batch)
             metric.update(predictions, batch)
+            ids += [prediction.id for prediction in predictions]
             if keep:
                 here.predictions += [prediction.to_dict() for prediction in predictions]
             if chosen & set(indices):
                 here.pictures |= _draw(task, batch, predictions, [i for i, k in enumerate(indices) if k in chosen])
     finally:
         task.train(training)
-    return _merged(task, metric, here, world, size, begun)
+    return _merged(task, (metric.records, ids, here), world, size, begun)
 
 
 def _draw(task: Task, batch: Batch, predictions: list[Any], positions: list[int]) -> dict[str, bytes]:
     pictures, truths = task.pictures(batch), task.truths(batch)
     if not pictures:
         return {}
-    return {
-        predictions[i].id: png(predictions[i].draw(pictures[i], truths[i] if truths else None)) for i in positions
-    }
+    return {predictions[i].id: png(predictions[i].draw(pictures[i], truths[i] if truths else None)) for i in positions}
 
 
 def png(picture: Picture) -> bytes:
@@ -121,25 +129,34 @@ def png(picture: Picture) -> bytes:
 
 
 def _merged(
-    task: Task, metric: Metric, here: Evaluation, world: World, size: int, begun: float
+    task: Task, mine: tuple[dict[str, Any], list[str], Evaluation], world: World, size: int, begun: float
 ) -> Evaluation:
-    gathered = world.gather((metric.records, here.predictions, here.pictures))
-    whole = here
-    if gathered is not None:
-        total = task.metric()
-        for records, _, _ in gathered:
-            total.merge(records)
-        if len(total.records) != size:
-            whole.metrics = {}  # said below, in every process
-        else:
-            whole = Evaluation(total.compute(), size, 0.0, total.tables(total.ordered()))
-        whole.predictions = sorted((p for _, kept, _ in gathered for p in kept), key=lambda p: str(p["id"]))
-        whole.pictures = {name: picture for _, _, drawn in gathered for name, picture in drawn.items()}
-    whole.metrics = world.share(whole.metrics)
-    whole.samples, whole.seconds = size, time.perf_counter() - begun
-    if not whole.metrics:
-        raise DataError(f"{size} samples share fewer ids; every sample's 'id' must be unique within its data set")
+    gathered, whole = world.gather(mine), Evaluation({}, size, 0.0)
+
+    def score() -> None:
+        assert gathered is not None
+        metric = task.metric()
+        counts = Counter(name for _, ids, _ in gathered for name in ids)
+        _require_unique(counts, size)
+        for records, _, here in gathered:
+            metric.merge(records)
+            whole.predictions += here.predictions
+            whole.pictures |= here.pictures
+        whole.predictions.sort(key=lambda prediction: str(prediction["id"]))
+        whole.metrics = {name: float(value) for name, value in metric.compute().items()}
+        whole.tables = metric.tables(metric.ordered())
+
+    world.first(score)
+    whole.metrics, whole.seconds = world.share(whole.metrics), time.perf_counter() - begun
     return whole
+
+
+def _require_unique(counts: "Counter[str]", size: int) -> None:
+    name, times = counts.most_common(1)[0]
+    if times > 1:
+        raise DataError(f"the id '{name}' names {times} samples; every sample of a data set needs an id of its own")
+    if len(counts) != size:
+        raise DataError(f"{len(counts)} predictions for {size} samples; 'predict' must return one for each")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -159,7 +176,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, about: dict[str, Any]
     Returns:
         What was written to ``result.json``.
     """
-    (folder / "examples").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "examples")
     for old in (folder / "examples").glob("*.png"):
         old.unlink()
     for name, picture in evaluation.pictures.items():

@@ -1,22 +1,26 @@
-"""Which samples make which update, and the loaders that fetch them: the same for any number of processes and workers."""
+"""Which samples make which update, and the loader that fetches them: the same for any number of processes, workers."""
 
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sized
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from vision.engine.data import Sample
-from vision.engine.errors import DataError
-from vision.engine.seeding import seed_of, seeded
+from vision.engine.errors import DataError, UserError
+from vision.engine.seeding import generators_kept, seed_generators, seed_of
+from vision.engine.task import Batch
 
-Key = tuple[int, int]
-"""A sample to fetch: its index and the seed of its randomness."""
+Stream = tuple[int | str, ...]
+"""What the samples of a pass are drawn for; sample i has the seed ``seed_of(*stream, i)``."""
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +42,12 @@ class Share:
     """One process's part of one backward pass.
 
     Attributes:
-        keys: its samples.
+        indices: of its samples.
         weight: what its mean loss counts for, so that the sum over shares is the mean over the whole batch
             (times the number of processes, as these average their gradients).
     """
 
-    keys: list[Key]
+    indices: list[int]
     weight: float
 
 
@@ -52,8 +56,9 @@ class EpochPlan:
     """The order of the training samples, cut into updates, backward passes and processes.
 
     An update takes ``batch_size`` samples of a permutation seeded by (seed, epoch). They are cut into
-    ``world * accumulate`` near-equal parts. A part without samples (in the last, smaller batch of an epoch) repeats
-    the batch's first sample with weight 0, so that every process takes part in every backward pass.
+    ``world * accumulate`` near-equal parts. Where a batch has fewer samples than that (the last of an epoch), backward
+    passes without any sample are left out; in a pass that has samples for some processes only, the others repeat the
+    batch's first sample with weight 0, so that every process takes part in every exchange.
 
     Attributes:
         samples: in the data set.
@@ -63,7 +68,7 @@ class EpochPlan:
         rank: this process.
         accumulate: backward passes an update.
         seed: of the run.
-        fixed: train on the first batch only, with the same augmentation each time.
+        fixed: every update takes the first batch, with the same augmentation each time.
     """
 
     samples: int
@@ -78,69 +83,105 @@ class EpochPlan:
     @property
     def updates(self) -> int:
         """Updates in an epoch."""
-        if self.fixed:
-            return 1
         return self.samples // self.batch_size if self.drop_last else math.ceil(self.samples / self.batch_size)
+
+    def batch_of(self, update: int) -> int:
+        """Samples in the batch of an epoch's update, over all processes."""
+        return min(self.batch_size, self.samples - (0 if self.fixed else update) * self.batch_size)
+
+    def stream(self, epoch: int) -> Stream:
+        """What the samples of an epoch are seeded by."""
+        return self.seed, "sample", 0 if self.fixed else epoch
 
     def shares(self, epoch: int, first: int = 0) -> list[list[Share]]:
         """This process's shares of each update of an epoch from update ``first`` on."""
-        epoch = 0 if self.fixed else epoch
-        order = np.random.default_rng(seed_of(self.seed, "order", epoch)).permutation(self.samples)
+        order = np.random.default_rng(seed_of(self.seed, "order", 0 if self.fixed else epoch)).permutation(self.samples)
+        if self.fixed:
+            return [self._cut(order[: self.batch_size])] * (self.updates - first)
         return [
-            self._cut(epoch, order[start * self.batch_size : (start + 1) * self.batch_size])
-            for start in range(first, self.updates)
+            self._cut(order[update * self.batch_size : (update + 1) * self.batch_size])
+            for update in range(first, self.updates)
         ]
 
-    def _cut(self, epoch: int, batch: np.ndarray[Any, Any]) -> list[Share]:
-        parts = np.array_split(batch, self.world * self.accumulate)
-        mine = parts[self.rank :: self.world]
+    def _cut(self, batch: np.ndarray[Any, Any]) -> list[Share]:
+        passes = min(self.accumulate, math.ceil(len(batch) / self.world))
+        parts = np.array_split(batch, self.world * self.accumulate)[: self.world * passes]
         return [
-            Share(
-                [(int(i), seed_of(self.seed, "sample", epoch, int(i))) for i in (part if len(part) else batch[:1])],
-                len(part) * self.world / len(batch),
-            )
-            for part in mine
+            Share((part if len(part) else batch[:1]).tolist(), len(part) * self.world / len(batch))
+            for part in parts[self.rank :: self.world]
         ]
 
 
-class _Seeded(Dataset[Sample]):
-    """Fetches samples by :data:`Key`, each with its own seed."""
+class _Batches(Dataset[Batch | UserError]):
+    """Whole batches by the indices of their samples, every sample drawn from its own seed."""
 
-    def __init__(self, dataset: "Dataset[Sample]") -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: "Dataset[Sample]", stream: Stream, collate: Callable[[list[Sample]], Batch]) -> None:
+        self.dataset, self.stream, self.collate = dataset, stream, collate
 
-    def __getitem__(self, key: Key) -> Sample:
-        index, seed = key
-        with seeded(seed):
-            return self.dataset[index]
+    def __getitem__(self, indices: list[int]) -> Batch | UserError:
+        with generators_kept():
+            try:
+                return self.collate([self._sample(index) for index in indices])
+            except UserError as error:  # a worker process would bury it in a traceback
+                return error
+
+    def _sample(self, index: int) -> Sample:
+        seed_generators(seed_of(*self.stream, index))
+        return self.dataset[index]
 
 
-def _one_thread(_: int) -> None:
-    info = get_worker_info()
-    assert info is not None
+def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the run: it may still want batches before it ends
+        with suppress(ValueError):
+            signal.signal(number, signal.SIG_IGN)
+
+
+@cache
+def _available(workers: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if workers > cores:
+        log.warning("trainer.workers: %d is more than the %d cores there are; taking %d", workers, cores, cores)
+    return min(workers, cores)
 
 
 def load(
     dataset: "Dataset[Sample]",
-    batches: list[list[Key]],
-    collate: Callable[[list[Sample]], dict[str, Any]],
+    batches: Iterable[list[int]],
+    stream: Stream,
+    collate: Callable[[list[Sample]], Batch],
     workers: int,
-) -> Iterator[dict[str, Any]]:
-    """The batches of samples in order, fetched by ``workers`` processes (0: by this one)."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    if workers > available:
-        log.warning("workers=%d is more than the %d cores there are; taking %d", workers, available, available)
-        workers = available
-    return iter(
-        DataLoader(
-            _Seeded(dataset),
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=workers,
-            worker_init_fn=_one_thread,
-            # a generator of its own: starting an iterator must not draw from the global one
-            generator=torch.Generator().manual_seed(0),
-            pin_memory=torch.cuda.is_available(),
-        )
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """The batches in order, fetched by ``workers`` processes (0: by this one).
+
+    Args:
+        dataset: map-style.
+        batches: the indices of each batch's samples.
+        stream: what the samples are drawn for.
+        collate: makes a batch of samples; it may draw random numbers too, from a state that follows from the samples.
+        workers: at most one a core; more are warned about and left out.
+        pin: into page-locked memory, for a GPU.
+
+    Raises:
+        UserError: what the data set raised.
+    """
+    loader = DataLoader(
+        _Batches(dataset, stream, collate),
+        sampler=cast(Iterable[Any], batches),
+        batch_size=None,  # an item is a batch already
+        collate_fn=_as_it_is,
+        num_workers=_available(workers),
+        worker_init_fn=_start_worker,
+        # a generator of its own: starting an iterator must not draw from the global one
+        generator=torch.Generator().manual_seed(0),
+        pin_memory=pin,
     )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -89,19 +89,40 @@ def timm_optimizer(
         options: what else the optimiser's constructor takes.
 
     Raises:
-        ConfigError: timm has no optimiser of that name.
+        ConfigError: timm has no optimiser of that name, or it knows no such option.
     """
-    known = list_optimizers()
+    known = [str(each) for each in list_optimizers()]
     if name.lower() not in known:
         raise ConfigError(f"optimizer.name: timm has no optimiser '{name}'{nearest(name, known)}")
-    return create_optimizer_v2(
-        parameters, opt=name, lr=lr, weight_decay=weight_decay, momentum=momentum, **(options or {})
-    )
+    more: dict[str, Any] = dict(options or {})
+    try:
+        return create_optimizer_v2(parameters, opt=name, lr=lr, weight_decay=weight_decay, momentum=momentum, **more)
+    except TypeError as error:
+        raise ConfigError(f"optimizer.options: timm's '{name}' refuses them: {error}") from error
 
 
-def _warmup(optimizer: optim.Optimizer, steps: float, start: float) -> dict[str, Any]:
+class _WarmUp(Scheduler):
+    """A linear rise, of each parameter group from a share of its own rate, before another schedule.
+
+    timm's own warm-up starts every group at one and the same rate, which may lie above a slower group's.
+    """
+
+    def __init__(self, after: Scheduler, steps: float, start: float, shift: bool = True) -> None:
+        super().__init__(after.optimizer, "lr", t_in_epochs=False)
+        self.after, self.steps, self.start = after, round(steps), start
+        self.shift = self.steps if shift else 0
+
+    def _get_lr(self, t: int) -> list[float]:
+        if t >= self.steps:
+            return self.after._get_lr(t - self.shift)
+        rise = self.start + (1 - self.start) * t / self.steps
+        return [rise * rate for rate in self.base_values]
+
+
+def _require_above(optimizer: optim.Optimizer, min_lr: float) -> None:
     lr = max(float(group["lr"]) for group in optimizer.param_groups)
-    return {"warmup_t": round(steps), "warmup_lr_init": lr * start, "t_in_epochs": False}
+    if min_lr > lr:
+        raise ConfigError(f"schedule.min_lr is {min_lr:g}, expected at most the optimizer's lr, {lr:g}")
 
 
 @register("constant", kind="schedule")
@@ -121,9 +142,8 @@ def constant(
         warmup_epochs: epochs over which the rate rises linearly.
         warmup_start: share of the rate the warm-up starts at.
     """
-    return MultiStepLRScheduler(
-        optimizer, decay_t=[], **_warmup(optimizer, warmup_epochs * steps_per_epoch, warmup_start)
-    )
+    same = MultiStepLRScheduler(optimizer, decay_t=[], t_in_epochs=False)
+    return _WarmUp(same, warmup_epochs * steps_per_epoch, warmup_start)
 
 
 @register("cosine", kind="schedule")
@@ -144,10 +164,15 @@ def cosine(
         warmup_epochs: epochs over which the rate rises linearly; the cosine takes the rest.
         warmup_start: share of the rate the warm-up starts at.
         min_lr: the rate at the end.
+
+    Raises:
+        ConfigError: ``min_lr`` is above the optimiser's rate.
     """
-    warmup = _warmup(optimizer, warmup_epochs * steps_per_epoch, warmup_start)
-    decay = max(total_steps - warmup["warmup_t"], 1)
-    return CosineLRScheduler(optimizer, t_initial=decay, lr_min=min_lr, warmup_prefix=True, **warmup)
+    _require_above(optimizer, min_lr)
+    rise = warmup_epochs * steps_per_epoch
+    decay = max(total_steps - round(rise), 1)
+    after = CosineLRScheduler(optimizer, t_initial=decay, lr_min=min_lr, t_in_epochs=False)
+    return _WarmUp(after, rise, warmup_start)
 
 
 @register("linear", kind="schedule")
@@ -168,10 +193,15 @@ def linear(
         warmup_epochs: epochs over which the rate rises linearly; the decay takes the rest.
         warmup_start: share of the rate the warm-up starts at.
         min_lr: the rate at the end.
+
+    Raises:
+        ConfigError: ``min_lr`` is above the optimiser's rate.
     """
-    warmup = _warmup(optimizer, warmup_epochs * steps_per_epoch, warmup_start)
-    decay = max(total_steps - warmup["warmup_t"], 1)
-    return PolyLRScheduler(optimizer, t_initial=decay, power=1.0, lr_min=min_lr, warmup_prefix=True, **warmup)
+    _require_above(optimizer, min_lr)
+    rise = warmup_epochs * steps_per_epoch
+    decay = max(total_steps - round(rise), 1)
+    after = PolyLRScheduler(optimizer, t_initial=decay, power=1.0, lr_min=min_lr, t_in_epochs=False)
+    return _WarmUp(after, rise, warmup_start)
 
 
 @register("multistep", kind="schedule")
@@ -191,19 +221,19 @@ def multistep(
         optimizer: given by the trainer.
         total_steps: given by the trainer.
         steps_per_epoch: given by the trainer.
-        milestones: when, ascending.
+        milestones: when.
         gamma: the factor.
         unit: whether milestones count epochs or are shares of the run in (0, 1).
         warmup_epochs: epochs over which the rate rises linearly.
         warmup_start: share of the rate the warm-up starts at.
+
+    Raises:
+        ConfigError: milestones that are no shares.
     """
+    if unit == "share" and not all(0 < m < 1 for m in milestones):
+        raise ConfigError(f"schedule.milestones: {milestones} are shares of the run, expected each in (0, 1)")
     scale = steps_per_epoch if unit == "epochs" else total_steps
-    # timm lowers the rate one update before a mark; torch, and we, at the mark
-    marks = [math.ceil(m * scale) + 1 for m in sorted(milestones)]
-    return MultiStepLRScheduler(
-        optimizer,
-        decay_t=marks,
-        decay_rate=gamma,
-        warmup_prefix=False,
-        **_warmup(optimizer, warmup_epochs * steps_per_epoch, warmup_start),
-    )
+    # timm lowers the rate one update before a mark; torch, and we, at the mark (whose product may be off by rounding)
+    marks = [math.ceil(m * scale - 1e-6) + 1 for m in sorted(milestones)]
+    after = MultiStepLRScheduler(optimizer, decay_t=marks, decay_rate=gamma, t_in_epochs=False)
+    return _WarmUp(after, warmup_epochs * steps_per_epoch, warmup_start, shift=False)

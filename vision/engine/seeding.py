@@ -24,20 +24,22 @@ def seed_of(*parts: int | str) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seeds the global generators of torch, numpy and random."""
-    torch.default_generator.manual_seed(seed)
+    seed_generators(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds the CPU's global generators: all that a data set may draw from; a worker process must not touch CUDA."""
+    torch.default_generator.manual_seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     random.seed(seed)
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside, the CPU's global generators start from ``seed``; afterwards they go on as if nothing had happened."""
+def generators_kept() -> Iterator[None]:
+    """After the block, the CPU's global generators go on as if nothing had happened in it."""
     kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    random.seed(seed)
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """A task: a network with its loss, data and metric; what one recipe trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from vision.engine.data import DataModule, Sample
+from vision.engine.errors import ConfigError, DataError, nearest
 
 Batch = dict[str, Any]
 Losses = dict[str, Tensor]
@@ -67,13 +68,30 @@ class Metric(ABC):
     Attributes:
         primary: the figure that a best checkpoint is chosen by.
         mode: whether more of it is better (``max``) or less (``min``).
+        others: what else ``trainer.select`` may name, each with its mode: ``{"nll": "min"}``.
     """
 
     primary: ClassVar[str]
     mode: ClassVar[str] = "max"
+    others: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
+
+    @classmethod
+    def mode_of(cls, figure: str) -> str:
+        """Whether more of a figure is better (``max``) or less (``min``).
+
+        Raises:
+            ConfigError: a checkpoint cannot be chosen by that figure.
+        """
+        modes = {cls.primary: cls.mode, **cls.others}
+        if figure not in modes:
+            raise ConfigError(
+                f"trainer.select: a checkpoint cannot be chosen by '{figure}'{nearest(figure, modes)}; "
+                f"expected one of {', '.join(modes)}"
+            )
+        return modes[figure]
 
     @abstractmethod
     def measure(self, prediction: Any, batch: Batch, position: int) -> Any:
@@ -174,8 +192,6 @@ class Task(nn.Module, ABC):
         Raises:
             DataError: the file cannot be read as an input of this task.
         """
-        from vision.engine.errors import DataError
-
         raise DataError(f"{path}: the task '{type(self).__name__}' does not predict from files")
 
     def before_step(self, context: StepContext) -> None:

@@ -71,7 +71,7 @@ def dry_run(config: Config, world: World) -> None:
     recorder = Recorder(None, 1, trainer.total, console=False)
     shares = trainer.plan.shares(0)[0]
     trainer.task.train()
-    trainer.update(shares, trainer.batches([shares]), recorder)
+    trainer.update(shares, trainer.batches([shares], epoch=0), recorder)
     parameters = sum(p.numel() for p in trainer.task.network.parameters())
     log.info(
         "%s: dry run: one update done; %d parameters, %d training samples, %d updates in all; nothing was written",
@@ -98,25 +98,30 @@ def train_recipe(config: Config, folder: Path, resume: bool, world: World) -> di
     recipe = config.recipe()
     world = world.on(recipe.trainer.device)
     run = RunFolder(folder)
+    trainer = make_trainer(recipe, world, run, config.hash)  # first, so that a mistake in the recipe leaves no folder
     world.first(lambda: _open(config, folder, resume))
-    trainer = make_trainer(recipe, world, run, config.hash)
     main = run if world.is_main else None
     with Recorder(main, recipe.trainer.log_every, trainer.total, console=world.is_main) as recorder:
-        if resume and run.resume_state.exists():
-            trainer.resume()
-            if world.is_main:
-                recorder.truncate(trainer.progress.step)
-            recorder.event(trainer.progress.step, "resumed")
+        if resume:
+            _go_on(trainer, run, recorder)
         progress = trainer.fit(recorder)
     outcome: dict[str, Any] = {"finished": progress.finished, "best": str(run.best), "last": str(run.last)}
     if not progress.finished:
         log.info("%s: interrupted at step %d; --resume goes on from there", recipe.name, progress.step)
         return outcome
-    log.info(
-        "%s: %s after %d updates, %s", recipe.name, progress.finished, progress.step, duration(progress.seconds)
-    )
+    log.info("%s: %s after %d updates, %s", recipe.name, progress.finished, progress.step, duration(progress.seconds))
     outcome["result"] = _judge(recipe, config, trainer, run)
     return outcome
+
+
+def _go_on(trainer: Trainer, run: RunFolder, recorder: Recorder) -> None:
+    """Back to the last checkpoint, or to the beginning of a run that was killed before the first."""
+    there = trainer.world.share(run.resume_state.exists())
+    if there:
+        trainer.resume()
+    recorder.truncate(trainer.progress.step if there else -1)
+    if there:
+        recorder.event(trainer.progress.step, "resumed")
 
 
 def _open(config: Config, folder: Path, resume: bool) -> None:
@@ -168,7 +173,7 @@ def judge_split(
             "data": recipe.data,
             "seed": recipe.seed,
             "primary": recipe.trainer.select or metric.primary,
-            "mode": metric.mode,
+            "mode": metric.mode_of(recipe.trainer.select or metric.primary),
             "train_seconds": round(train_seconds, 1) if train_seconds is not None else None,
             "machine": machine_summary(),
             "config_sha256": config_hash,

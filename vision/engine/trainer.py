@@ -2,12 +2,10 @@
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from types import FrameType
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,14 +13,13 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Dataset
 
-from vision.engine.checkpoint import load_weights, read_resume, save_resume, save_weights
-from vision.engine.data import Sample
+from vision.engine.checkpoint import differences, load_weights, read_resume, save_resume, save_weights
 from vision.engine.diagnose import explain_bad_loss
 from vision.engine.distributed import World
-from vision.engine.errors import CheckpointError, ConfigError, TrainingError, nearest
+from vision.engine.errors import CheckpointError, ConfigError, TrainingError
 from vision.engine.evaluation import Evaluation, autocast, evaluate, to_device
+from vision.engine.interrupt import Stop
 from vision.engine.loading import EpochPlan, Share, load, size_of
 from vision.engine.recipe import TrainerOptions
 from vision.engine.recorder import Recorder
@@ -43,6 +40,7 @@ class Progress:
         seconds: spent training and evaluating, over all sessions of the run.
         best: the best validation value so far.
         best_step: when it was reached.
+        mark: the best value that was better by early stopping's ``min_delta``.
         waiting: evaluations since then.
         finished: why the run ended, or an empty string while it goes on.
     """
@@ -51,16 +49,9 @@ class Progress:
     seconds: float = 0.0
     best: float | None = None
     best_step: int = 0
+    mark: float | None = None
     waiting: int = 0
     finished: str = ""
-
-
-@dataclass
-class _Stop:
-    """A wish to end, from a signal or the clock."""
-
-    reason: str = ""
-    begun: float = field(default_factory=time.perf_counter)
 
 
 class _Step(nn.Module):
@@ -117,7 +108,7 @@ class Trainer:
         if options.sync_batchnorm and world.size > 1:
             task.network = convert_batchnorm(task.network)
         if options.channels_last:
-            task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data = task.train_data()
         self.plan = EpochPlan(
             size_of(self.data, "training"), options.batch_size, options.drop_last, world.size, world.rank,
@@ -134,11 +125,16 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.ema = ModelEmaV3(task.network, decay=options.ema) if options.ema else None
         self.progress = Progress()
+        self._evaluated = -1
         self.val = task.val_data()
+        self.select = options.select or task.metric().primary
+        task.metric().mode_of(self.select)  # refuses an unknown figure now, not after an epoch
         if options.compile:
             task.network.compile()
         self.step_module: nn.Module = _Step(task)
-        if world.size > 1 and not task.online:
+        if task.online:
+            world.same_state(task, parameters=True)  # as DDP does
+        elif world.size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
             self.step_module = DistributedDataParallel(self.step_module, device_ids=ids)
 
@@ -146,39 +142,42 @@ class Trainer:
 
     def fit(self, recorder: Recorder) -> Progress:
         """Trains until the budget, a signal, early stopping or the clock ends it; everything is on disk then."""
-        stop = _Stop()
-        with _signals(stop):
-            while not self.progress.finished and not stop.reason:
-                if self.progress.step >= self.total:
-                    self.progress.finished = "budget"
-                    break
-                epoch, first = divmod(self.progress.step, self.plan.updates)
-                self._epoch(epoch, first, recorder, stop)
-            if stop.reason:
-                recorder.event(self.progress.step, f"stopped: {stop.reason}")
+        stop, progress = Stop(), self.progress
+        if progress.finished:
+            return progress
+        with stop.listening():
+            while progress.step < self.total and not (progress.finished or stop.reason):
+                self._epoch(*divmod(progress.step, self.plan.updates), recorder, stop)
+            if progress.step >= self.total:
+                progress.finished = progress.finished or "budget"
+            elif stop.reason:
+                recorder.event(progress.step, f"stopped: {stop.reason}")
                 if stop.reason == "time budget":
                     self._evaluate(recorder)
-                    self.progress.finished = stop.reason
-        self._save()
-        return self.progress
+                    progress.finished = stop.reason
+            self._save()
+        return progress
 
-    def _epoch(self, epoch: int, first: int, recorder: Recorder, stop: _Stop) -> None:
+    def _epoch(self, epoch: int, first: int, recorder: Recorder, stop: Stop) -> None:
         updates = self.plan.shares(epoch, first)[: self.total - self.progress.step]
-        batches = self.batches(updates)
+        batches = self.batches(updates, epoch)
         self.task.train()
         for shares in updates:
             self.update(shares, batches, recorder)
-            ended = self.progress.step % self.plan.updates == 0
+            step, budget, every = self.progress.step, self.options.time_budget, self.options.save_every_steps
+            ended = step % self.plan.updates == 0
             if ended:
-                self.task.after_epoch(self.progress.step // self.plan.updates)
-            self._check_clock(stop)
-            if self._due(ended):
+                self.task.after_epoch(step // self.plan.updates)
+            due = self._due(ended)
+            if due:
                 self._evaluate(recorder)
-                self._save()
-            elif self.options.save_every_steps and self.progress.step % self.options.save_every_steps == 0:
-                self._save()
-            if self.progress.finished or stop.reason:
+            if budget is not None and self.progress.seconds > budget * 60:
+                stop.wish = stop.wish or "time budget"
+            stop.agree(self.world)
+            if self.progress.finished or stop.reason or step == self.total:
                 return
+            if due or (every and step % every == 0):
+                self._save()
 
     def _due(self, epoch_ended: bool) -> bool:
         step, options = self.progress.step, self.options
@@ -188,27 +187,20 @@ class Trainer:
             return step % options.evaluate_every_steps == 0
         return epoch_ended and (step // self.plan.updates) % options.evaluate_every == 0
 
-    def _check_clock(self, stop: _Stop) -> None:
-        budget = self.options.time_budget
-        if not stop.reason and budget is not None and self.progress.seconds > budget * 60:
-            stop.reason = "time budget"
-        if self.world.size > 1 and self.world.any(bool(stop.reason)):
-            reasons = self.world.gather(stop.reason)
-            stop.reason = self.world.share(next(filter(None, reasons)) if reasons else None)
-
-    def batches(self, updates: list[list[Share]]) -> Iterator[Batch]:
-        """The samples of this process's shares, one batch a share."""
-        keys = [share.keys for update in updates for share in update]
-        return load(self.data, keys, self.task.collate, self.options.workers)
+    def batches(self, updates: list[list[Share]], epoch: int) -> Iterator[Batch]:
+        """The samples of this process's shares of an epoch, one batch a share."""
+        indices = [share.indices for update in updates for share in update]
+        pin = self.world.device.type == "cuda"
+        return load(self.data, indices, self.plan.stream(epoch), self.task.collate, self.options.workers, pin)
 
     def update(self, shares: list[Share], batches: Iterator[Batch], recorder: Recorder) -> None:
         """One optimiser update from this process's shares of a batch."""
         begun, step = time.perf_counter(), self.progress.step
         context = StepContext(step, self.total, step // self.plan.updates)
+        seed_everything(seed_of(self.seed, "step", step, self.world.rank))
         self.schedule.step_update(step)
         self.optimizer.zero_grad(set_to_none=True)
         self.task.before_step(context)
-        seed_everything(seed_of(self.seed, "step", step, self.world.rank))
         losses: dict[str, Any] = {}
         for position, share in enumerate(shares):
             batch = to_device(next(batches), self.world.device, self.options.channels_last)
@@ -225,7 +217,7 @@ class Trainer:
             losses = self.world.mean({name: float(value) for name, value in losses.items()})
         recorder.train(
             self.progress.step, self.progress.step / self.plan.updates, losses, self.optimizer.param_groups[0]["lr"],
-            self.options.batch_size / (time.perf_counter() - begun), norm, self.progress.seconds,
+            self.plan.batch_of(step % self.plan.updates) / (time.perf_counter() - begun), norm, self.progress.seconds,
         )  # fmt: skip
 
     def _backward(self, batch: Batch, weight: float, context: StepContext, last: bool) -> Losses:
@@ -234,12 +226,14 @@ class Trainer:
         total: Losses = {}
         with nullcontext() if last or ddp is None else ddp.no_sync():
             for losses in self._losses(batch, context):
-                loss = torch.stack([v for name, v in losses.items() if not name.startswith("_")]).sum()
+                loss = sum(v for name, v in losses.items() if not name.startswith("_"))
+                if not isinstance(loss, torch.Tensor) or loss.ndim:
+                    raise TrainingError(f"{type(self.task).__name__}.training_step: expected scalar losses by name")
                 if not torch.isfinite(loss):
                     raise explain_bad_loss(self.task, batch, losses, context)
                 self.scaler.scale(loss * weight).backward()
                 for name, value in losses.items():
-                    total[name] = total.get(name, torch.zeros_like(value)) + value.detach()
+                    total[name] = total[name] + value.detach() if name in total else value.detach()
         return total
 
     def _losses(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
@@ -272,35 +266,40 @@ class Trainer:
     # -- evaluation and checkpoints ------------------------------------------------------------------------------
 
     def _evaluate(self, recorder: Recorder) -> None:
-        begun = time.perf_counter()
+        progress = self.progress
+        if self._evaluated == progress.step:
+            return
+        self._evaluated, begun = progress.step, time.perf_counter()
         with self.averaged():
+            self.world.same_state(self.task)  # every process judges what rank 0 saves
             found = evaluate(self.task, self.val, self.world, self.options, self.seed)
         better = self._judge(found)
-        recorder.evaluation(
-            "val", self.progress.step, self.progress.step / self.plan.updates, found.metrics, found.seconds, better
-        )
-        if better and self.world.is_main and self.run is not None:
-            self._save_weights("best")
-        self.progress.seconds += time.perf_counter() - begun
+        epoch = progress.step / self.plan.updates
+        recorder.evaluation("val", progress.step, epoch, found.metrics, found.seconds, better)
+        if better and self.run is not None:
+            self.world.first(lambda: self._save_weights("best"))
+        progress.seconds += time.perf_counter() - begun
 
     def _judge(self, found: Evaluation) -> bool:
-        metric = self.task.metric()
-        name = self.options.select or metric.primary
-        if name not in found.metrics:
-            raise ConfigError(
-                f"trainer.select: there is no figure '{name}'{nearest(name, found.metrics)}; "
-                f"expected one of {', '.join(found.metrics)}"
-            )
-        value = found.metrics[name]
-        sign = 1.0 if metric.mode == "max" else -1.0
-        early, best = self.options.early_stop, self.progress.best
-        better = not math.isnan(value) and (best is None or sign * (value - best) > 0)
-        enough = better and (best is None or early is None or sign * (value - best) > early.min_delta)
-        self.progress.waiting = 0 if enough else self.progress.waiting + 1
+        """Whether this is the best evaluation so far; also whether to end for want of a better one."""
+        if self.select not in found.metrics:
+            raise ConfigError(f"trainer.select: this data has no '{self.select}'; it has {', '.join(found.metrics)}")
+        early, progress, value = self.options.early_stop, self.progress, found.metrics[self.select]
+        sign = 1.0 if self.task.metric().mode_of(self.select) == "max" else -1.0
+
+        def beats(other: float | None, by: float = 0.0) -> bool:
+            return not math.isnan(value) and (other is None or sign * (value - other) > by)
+
+        better = beats(progress.best)
         if better:
-            self.progress.best, self.progress.best_step = value, self.progress.step
-        if early is not None and self.progress.waiting >= early.patience:
-            self.progress.finished = "early stop"
+            progress.best, progress.best_step = value, progress.step
+        if early is not None:
+            if beats(progress.mark, early.min_delta):
+                progress.mark, progress.waiting = value, 0
+            else:
+                progress.waiting += 1
+            if progress.waiting >= early.patience:
+                progress.finished = "early stop"
         return better
 
     @contextmanager
@@ -323,12 +322,15 @@ class Trainer:
         save_weights(self.run.checkpoints / f"{name}.safetensors", network, about)
 
     def _save(self) -> None:
-        if not self.world.is_main or self.run is None:
-            return
+        if self.run is not None:
+            self.world.first(self._write)
+
+    def _write(self) -> None:
+        assert self.run is not None
         self._save_weights("last")
         state = {
-            "progress": {name: getattr(self.progress, name) for name in Progress.__dataclass_fields__},
-            "updates": self.plan.updates,
+            "progress": asdict(self.progress),
+            "samples": self.plan.samples,
             "task": self.task.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -340,22 +342,27 @@ class Trainer:
         """Goes back to the last checkpoint of the run folder.
 
         Raises:
-            CheckpointError: there is none, it cannot be read, or it belongs to another task or data set.
+            CheckpointError: there is none, it cannot be read, or it belongs to another task or data set; nothing
+                has changed then.
         """
         assert self.run is not None
         path = self.run.resume_state
         state = read_resume(path)
-        if state["updates"] != self.plan.updates:
+        if state["samples"] != self.plan.samples:
             raise CheckpointError(
-                f"{path}: was written with {state['updates']} updates an epoch, the data now makes {self.plan.updates}; "
+                f"{path}: was written with {state['samples']} training samples, there are {self.plan.samples} now; "
                 "bring back the data it was trained on"
             )
-        wanted, held = set(self.task.state_dict()), set(state["task"])
-        if wanted != held or (self.ema is None) != (state["ema"] is None):
-            differ = sorted(wanted ^ held)[:4] or ["ema"]
-            raise CheckpointError(f"{path}: belongs to another task or network; differs in {', '.join(differ)}")
+        found = differences(self.task.state_dict(), state["task"])
+        if (self.ema is None) != (state["ema"] is None):
+            found += " moving average"
+        if found:
+            raise CheckpointError(f"{path}: belongs to another task or network: {found}")
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: belongs to another optimizer: {error}") from error
         self.task.load_state_dict(state["task"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -365,25 +372,3 @@ class Trainer:
         """Puts the run's ``best`` or ``last`` weights into the task's network."""
         assert self.run is not None
         load_weights(self.task.network, self.run.checkpoints / f"{name}.safetensors")
-
-
-@contextmanager
-def _signals(stop: _Stop) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run after the update in hand; a second Ctrl-C ends it at once."""
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if stop.reason and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.reason = signal.Signals(number).name
-        log.info("%s: finishing this update, then writing a checkpoint", stop.reason)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not in the main thread: signals belong to somebody else
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
