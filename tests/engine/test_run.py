@@ -12,19 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from vision.engine.environment import git_commit
+from vision.engine.environment import environment, git_commit, machine_summary
 from vision.engine.errors import ConfigError, UserError
-from vision.engine.run import (
-    RunFolder,
-    changed_keys,
-    environment,
-    machine_summary,
-    read_json,
-    replacing,
-    to_json,
-    write_atomically,
-    write_json,
-)
+from vision.engine.files import read_json, replacing, to_json, write_atomically, write_json
+from vision.engine.run import RunFolder, changed_keys
 
 RECIPE = "name: a\ntrainer:\n  epochs: 3\n"
 
@@ -185,7 +176,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from vision.engine.errors import UserError
-from vision.engine.run import write_atomically
+from vision.engine.files import write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     write_atomically(Path(sys.argv[1]), b"x" * 5000)
@@ -214,7 +205,7 @@ def test_a_full_disk_names_the_file_and_leaves_no_litter(tmp_path: Path) -> None
 REWRITE = """
 import sys
 from pathlib import Path
-from vision.engine.run import write_atomically
+from vision.engine.files import write_atomically
 path, number = Path(sys.argv[1]), 0
 while True:
     number += 1

@@ -9,22 +9,9 @@ from typing import Any
 
 import yaml
 
-from vision.engine.environment import environment, machine_summary
+from vision.engine.environment import environment
 from vision.engine.errors import ConfigError, UserError
-from vision.engine.files import make_folder, read_json, read_text, replacing, to_json, write_atomically, write_json
-
-__all__ = [
-    "RunFolder",
-    "changed_keys",
-    "environment",
-    "machine_summary",
-    "read_json",
-    "read_text",
-    "replacing",
-    "to_json",
-    "write_atomically",
-    "write_json",
-]
+from vision.engine.files import make_folder, read_json, read_text, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 

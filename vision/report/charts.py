@@ -116,9 +116,9 @@ def line_chart(
         log_y: the same for values; None takes it where values are positive and spread over a factor of 50.
         note: a remark below the chart.
     """
-    figure = Figure(figsize=(5.2, 3.0), dpi=72, layout="constrained")
+    figure = Figure(figsize=(5.2, 3.0), dpi=72)
     figure.patch.set_alpha(0.0)
-    axes = figure.add_subplot()
+    axes = figure.add_axes((0.115, 0.175, 0.865, 0.735 if y_label else 0.795))
     values = [v for s in series for v in s.y if v is not None]
     if log_y is None:
         log_y = bool(values) and min(values) > 0 and max(values) > 50 * min(values)
@@ -194,13 +194,17 @@ def tick(value: float) -> str:
     """A short number for an axis.
 
     Example:
-        >>> [tick(v) for v in (0, 0.25, 1500, 20000, 3e-05, -4.0)]
-        ['0', '0.25', '1500', '20k', '3e-5', '−4']
+        >>> [tick(v) for v in (0, 0.25, 1500, 20000, 0.00025, -4.0)]
+        ['0', '0.25', '1500', '20k', '2.5e-4', '−4']
     """
-    if abs(value) >= 1e4:
-        text = f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
+    size = abs(value)
+    if size >= 1e4:
+        text = f"{value / 1e6:g}M" if size >= 1e6 else f"{value / 1e3:g}k"
+    elif 0 < size < 1e-3:
+        mantissa, exponent = f"{value:e}".split("e")
+        text = f"{float(mantissa):g}e{int(exponent)}"
     else:
-        text = re.sub(r"e([+-])0*", lambda m: "e" + m[1].strip("+"), f"{value:.6g}")
+        text = f"{value:.6g}"
     return text if not text.startswith("-") else "−" + text[1:]
 
 

@@ -42,6 +42,7 @@ def to_picture(values: NDArray[np.floating] | NDArray[np.uint8]) -> Picture:
 
     Args:
         values: ``[H, W]``, ``[1, H, W]``, ``[3, H, W]`` or ``[H, W, 3]``; uint8, or float in [0, 1] (clipped).
+            A last axis of 3 is taken for colours.
 
     Raises:
         ValueError: another shape.
@@ -59,7 +60,7 @@ def to_picture(values: NDArray[np.floating] | NDArray[np.uint8]) -> Picture:
         raise ValueError(f"expected an image of one or three channels; given shape {list(np.shape(values))}")
     if array.dtype != np.uint8:
         array = np.rint(np.clip(np.nan_to_num(array.astype(np.float64)), 0.0, 1.0) * 255.0).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    return np.broadcast_to(array, (*array.shape[:2], 3)).copy()
 
 
 def enlarge(picture: Picture, smallest_side: int) -> Picture:

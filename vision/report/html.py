@@ -20,7 +20,7 @@ from vision.engine.recorder import duration
 from vision.report.charts import Chart
 from vision.report.curves import evaluation_charts, shared_legend, table_charts, training_charts
 from vision.report.matrices import Matrix, bins_of, matrices_of
-from vision.report.runs import Run, differences, group_by_seed, read_runs
+from vision.report.runs import Run, description_of, differences, group_by_seed, read_runs
 from vision.report.tables import NONE, Row, Table, comparison_tables, number, plus_minus, results_table
 
 EXAMPLES = {1: 12}
@@ -56,6 +56,7 @@ class Part:
     run: Run
     anchor: str
     description: str
+    outcome: tuple[tuple[str, str], ...]
     facts: tuple[str, ...]
     figures: tuple[Figure, ...]
     results: Table | None
@@ -85,17 +86,20 @@ def write_report(runs: Sequence[Path], output: Path) -> Path:
         raise UserError("a report of no runs: name at least one run folder")
     found = read_runs([Path(run) for run in runs])
     title = Path(runs[0]).resolve().name if len(runs) == 1 else f"{len(found)} runs"
+    description = description_of(Path(runs[0])) if len(runs) == 1 else ""
     make_folder(output.resolve().parent)
-    write_atomically(output, render(found, title).encode())
+    write_atomically(output, render(found, title, description).encode())
     return output
 
 
-def render(runs: Sequence[Run], title: str) -> str:
+def render(runs: Sequence[Run], title: str, description: str = "") -> str:
     """The page as text; the same for the same folders."""
     several = len(runs) > 1
     parts = [_part(run, f"run{place}", len(runs)) for place, run in enumerate(runs, start=1)]
     return _template().render(
+        drawing=_Numbered(),
         title=title,
+        description=description,
         parts=parts,
         several=several,
         figures=_group_figures(runs) if several else parts[0].figures,
@@ -114,8 +118,19 @@ def _template() -> Any:
     page.filters["breakable"] = _breakable
     page.filters["number"] = number
     page.globals["shared_legend"] = shared_legend
-    page.filters["drawing"] = lambda chart: Markup(chart.svg)  # our own drawing; its texts are escaped
     return page.get_template("report.html.j2")
+
+
+class _Numbered:
+    """Puts drawings into one page, each with ids of its own."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def __call__(self, chart: Chart) -> Markup:
+        self.drawn += 1
+        renamed = re.sub(r'(id="|href="#|url\(#)(\w)', rf"\g<1>d{self.drawn}-\2", chart.svg)
+        return Markup(renamed)  # our own drawing, whose texts are escaped
 
 
 def _breakable(name: str) -> Markup:
@@ -130,6 +145,7 @@ def _part(run: Run, anchor: str, runs: int) -> Part:
         run=run,
         anchor=anchor,
         description=str(run.recipe.get("description") or ""),
+        outcome=tuple(_outcome(run)),
         facts=tuple(_facts(run)),
         figures=tuple(_figures(run)),
         results=results_table(run) if run.results else None,
@@ -212,6 +228,17 @@ def _value(value: Any) -> str:
     if value is None:
         return NONE
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _outcome(run: Run) -> list[tuple[str, str]]:
+    """What a step left, value by value."""
+
+    def flat(value: Any, at: str) -> list[tuple[str, str]]:
+        if isinstance(value, dict):
+            return [row for key, inner in value.items() for row in flat(inner, f"{at}.{key}" if at else str(key))]
+        return [(at or "result", number(value) if isinstance(value, int | float) else _value(value))]
+
+    return flat(run.done.get("result", {}), "") if run.is_step else []
 
 
 def _environment(run: Run) -> list[tuple[str, str]]:

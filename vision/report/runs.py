@@ -36,6 +36,7 @@ class Run:
         lines: of ``metrics.jsonl``.
         results: ``result.json`` by evaluation.
         examples: drawn predictions by evaluation.
+        done: of a pipeline's finished stage, what it left: its recipe with references to other stages, and its result.
     """
 
     label: str
@@ -47,6 +48,12 @@ class Run:
     lines: list[dict[str, Any]] = field(repr=False)
     results: dict[str, dict[str, Any]] = field(repr=False)
     examples: dict[str, list[Path]] = field(repr=False)
+    done: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_step(self) -> bool:
+        """Whether this stage of a pipeline did something other than training."""
+        return "step" in self.recipe
 
     @property
     def train_lines(self) -> list[dict[str, Any]]:
@@ -88,8 +95,12 @@ class Run:
 
     @cached_property
     def kinship(self) -> str:
-        """The recipe without name and seed: runs that agree in it differ by their seed only."""
-        rest = {key: value for key, value in self.recipe.items() if key not in _NOT_THE_RECIPE}
+        """The recipe without name and seed: runs that agree in it differ by their seed only.
+
+        Of a pipeline's stage as it is written, before the results of other stages are filled in.
+        """
+        written = self.done.get("config") or self.recipe
+        rest = {key: value for key, value in written.items() if key not in _NOT_THE_RECIPE}
         return _SEED_PART.sub("seed*", json.dumps(rest, sort_keys=True, default=str))
 
 
@@ -102,27 +113,34 @@ class Group:
 
 
 def run_folders(given: Path) -> list[Path]:
-    """The run folders in ``given``: itself, or those of a pipeline's stages and seeds, in the order of the recipe.
+    """The run folders in ``given``: itself, or those of a pipeline's seeds and stages, in the order of the recipe.
 
     Raises:
         UserError: neither it nor a folder in it has a ``config.yaml``.
     """
     if not given.is_dir():
         raise UserError(f"{given}: no such folder; expected a run folder that tools/train.py made")
-    inside = [child for child in given.iterdir() if child.is_dir() and (child / "config.yaml").is_file()]
-    if inside:
-        order = _stage_order(given / "config.yaml")
-        inside.sort(key=lambda child: (order.get(child.name, len(order)), _natural(child.name)))
-        return [folder for child in inside for folder in run_folders(child)]
-    if not (given / "config.yaml").is_file():
+    found = [config.parent for depth in ("", "*/", "*/*/") for config in given.glob(f"{depth}config.yaml")]
+    leaves = [folder for folder in found if not any(folder in other.parents for other in found)]
+    if not leaves:
         raise UserError(f"{given}: not a run folder (it has no config.yaml); expected one that tools/train.py made")
-    return [given]
+    order = _stage_order(given / "config.yaml")
+
+    def place(folder: Path) -> list[tuple[int, list[tuple[int, str]]]]:
+        return [(order.get(part, len(order)), _natural(part)) for part in folder.relative_to(given).parts]
+
+    return sorted(leaves, key=place)
 
 
 def _stage_order(config: Path) -> dict[str, int]:
     tree = _yaml(config) if config.is_file() else {}
     names = [stage.get("name", "") for stage in tree.get("stages") or [] if isinstance(stage, dict)]
     return {name: place for place, name in enumerate(names)}
+
+
+def description_of(given: Path) -> str:
+    """The one line that a recipe or pipeline says about itself; empty where it says nothing."""
+    return str(_yaml(given / "config.yaml").get("description") or "") if (given / "config.yaml").is_file() else ""
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -182,6 +200,7 @@ def _read(folder: Path, label: str) -> Run:
         lines=read_metrics(run.metrics) if run.metrics.is_file() else [],
         results=results,
         examples=examples,
+        done=read_json(folder / "done.json") if (folder / "done.json").is_file() else {},
     )
 
 
