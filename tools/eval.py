@@ -15,7 +15,6 @@ from vision.engine.train import build_task, judge_split, load_run, single_run
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="eval.py",
         description="Judge a run's weights on a split; writes eval/<name>/ in the run folder.",
         epilog="example: python tools/eval.py runs/digits_cnn --split test --checkpoint last",
     )

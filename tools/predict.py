@@ -23,7 +23,6 @@ IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="predict.py",
         description="Predict on files with a trained run; writes a drawn image a file and predictions.json.",
         epilog="example: python tools/predict.py runs/tbcnet_lite_sirst photo.png folder/ 'more/*.bmp'",
     )

@@ -4,6 +4,7 @@ import argparse
 import logging
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vision.engine.command import run_command
 from vision.engine.config import Config, load
@@ -18,7 +19,6 @@ log = logging.getLogger("triptych.train")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="train.py",
         description="Train what a recipe describes, judge it, and write runs/<name>/ with report.html.",
         epilog="example: python tools/train.py configs/classification/digits_cnn.yaml trainer.epochs=5 seed=1",
     )
@@ -30,16 +30,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def train(config: Config, world: World, resume: bool) -> Path:
-    """Trains a run or a pipeline into its folder, which is returned."""
-    folder = Path(config.tree.get("output", "runs")) / config.tree["name"]
+def train(config: Config, world: World, folder: Path, resume: bool, dry: bool) -> None:
+    """Trains a run or a pipeline into ``folder``; ``dry`` makes one update of each instead."""
+    one = partial(dry_run if dry else train_recipe, world=world)
     if config.is_pipeline:
-        run_pipeline(config, partial(train_recipe, world=world), folder, resume, world.first)
+        run_pipeline(config, one, folder, resume, world)
     else:
-        train_recipe(config, folder, resume, world)
-    if world.is_main:
-        print(write_report([folder], folder / "report.html"))
-    return folder
+        one(config, folder, resume)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,16 +44,19 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     config = load(arguments.config, arguments.overrides)
     if arguments.print_config:
-        print(config.yaml, end="")
+        print(config.yaml.rstrip())
         return 0
     with joined("auto") as world:
         if not world.is_main:
             logging.getLogger().setLevel(logging.WARNING)
         if arguments.dry_run:
-            for stage in config.stages():
-                dry_run(stage, world)
+            with TemporaryDirectory() as folder:
+                train(config, world, Path(world.share(folder)) / "run", resume=False, dry=True)
             return 0
-        train(config, world, arguments.resume)
+        folder = Path(config.tree.get("output", "runs")) / config.name
+        train(config, world, folder, arguments.resume, dry=False)
+        if world.is_main:
+            print(write_report([folder], folder / "report.html"))
     return 0
 
 

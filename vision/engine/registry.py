@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -118,8 +119,10 @@ def load_all() -> None:
         return
     _loaded = True  # before the imports: what they import may ask for names itself
     try:
-        for module in BUILT_IN:
-            importlib.import_module(module)
+        for name in BUILT_IN:
+            package = importlib.import_module(name)
+            for found in pkgutil.iter_modules(getattr(package, "__path__", ()), f"{name}."):
+                importlib.import_module(found.name)
         for plugin in entry_points(group="triptych"):
             _load_plugin(plugin.name, plugin.value, plugin.load)
     except BaseException:

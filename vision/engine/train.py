@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from vision.engine.checkpoint import load_weights
+from vision.engine.checkpoint import load_weights, save_weights
 from vision.engine.config import Config, load
 from vision.engine.distributed import World
 from vision.engine.environment import machine_summary
@@ -64,8 +64,15 @@ def make_trainer(recipe: Recipe, world: World, run: RunFolder | None = None, con
     )
 
 
-def dry_run(config: Config, world: World) -> None:
-    """Builds everything and makes one update; writes nothing."""
+def dry_run(config: Config, folder: Path, resume: bool, world: World) -> dict[str, Any]:
+    """Builds everything and makes one update; a stand-in for :func:`train_recipe`.
+
+    Args:
+        config: of one run.
+        folder: a temporary one; only the weights go there, for later stages to build on.
+        resume: of no effect.
+        world: the processes.
+    """
     recipe = config.recipe()
     trainer = make_trainer(recipe, world.on(recipe.trainer.device))
     recorder = Recorder(None, 1, trainer.total, console=False)
@@ -77,6 +84,11 @@ def dry_run(config: Config, world: World) -> None:
         "%s: dry run: one update done; %d parameters, %d training samples, %d updates in all; nothing was written",
         recipe.name, parameters, trainer.plan.samples, trainer.total,
     )  # fmt: skip
+    for name in ("best", "last"):
+        if world.is_main:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            save_weights(folder / "checkpoints" / f"{name}.safetensors", trainer.task.network, {})
+    return {"finished": "dry run"}
 
 
 def train_recipe(config: Config, folder: Path, resume: bool, world: World) -> dict[str, Any]:

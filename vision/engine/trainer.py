@@ -230,7 +230,8 @@ class Trainer:
                 if not isinstance(loss, torch.Tensor) or loss.ndim:
                     raise TrainingError(f"{type(self.task).__name__}.training_step: expected scalar losses by name")
                 if not torch.isfinite(loss):
-                    raise explain_bad_loss(self.task, batch, losses, context)
+                    with autocast(self.world.device, self.options.precision):
+                        raise explain_bad_loss(self.task, batch, losses, context)
                 self.scaler.scale(loss * weight).backward()
                 for name, value in losses.items():
                     total[name] = total[name] + value.detach() if name in total else value.detach()

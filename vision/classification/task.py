@@ -1,0 +1,168 @@
+"""The plain classification task: cross-entropy on images, judged by accuracy, NLL and calibration."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vision.classification import metrics
+from vision.classification.data import ClassificationData
+from vision.classification.images import decode
+from vision.engine.data import Sample
+from vision.engine.errors import ConfigError, DataError
+from vision.engine.registry import register
+from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
+from vision.report.figures import TRUTH, WRONG, banner, enlarge
+
+SHOWN = 5
+"""Classes a prediction names, most probable first."""
+
+
+@dataclass
+class Scores(Prediction):
+    """The probabilities a classifier gives to an image's classes.
+
+    Attributes:
+        label: the most probable class.
+        confidence: its probability.
+        probabilities: of the five most probable classes, by name.
+        logits: of all classes, float32 ``[C]``; not written to files.
+    """
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    logits: NDArray[np.float32]
+
+    def draw(self, image: Picture, truth: Any = None) -> Picture:
+        """The image with the label on it: green where it is the ``truth``, red where it is not."""
+        text, image = f"{self.label} {self.confidence:.2f}", enlarge(image, 112)
+        if truth is None:
+            return banner(image, text)
+        right = self.label == truth
+        return banner(image, text if right else f"{text}, is {truth}", TRUTH if right else WRONG)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "label": self.label,
+            "confidence": round(self.confidence, 6),
+            "probabilities": {name: round(p, 6) for name, p in self.probabilities.items()},
+        }
+
+
+class ClassificationMetric(Metric):
+    """Top-1 and top-5 accuracy, negative log-likelihood, expected calibration error and the confusion matrix."""
+
+    primary = "accuracy"
+
+    def __init__(self, classes: list[str]) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def measure(self, prediction: Scores, batch: Batch, position: int) -> tuple[NDArray[np.float32], int]:
+        return prediction.logits, int(batch["label"][position])
+
+    def score(self, records: list[Any]) -> dict[str, float]:
+        logits, labels = _stacked(records)
+        figures = {"accuracy": metrics.top_k(logits, labels, 1)}
+        if len(self.classes) > SHOWN:
+            figures["top5"] = metrics.top_k(logits, labels, 5)
+        return figures | {"nll": metrics.nll(logits, labels), "ece": metrics.ece(logits, labels)}
+
+    def tables(self, records: list[Any]) -> dict[str, Any]:
+        logits, labels = _stacked(records)
+        if len(self.classes) > 100:
+            return {}
+        matrix = metrics.confusion_matrix(logits, labels)
+        return {
+            "confusion": {
+                "type": "matrix",
+                "title": "Confusion (rows: true class, columns: predicted)",
+                "labels": self.classes,
+                "values": matrix.tolist(),
+            }
+        }
+
+
+def _stacked(records: list[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return np.stack([logits for logits, _ in records]), np.array([label for _, label in records], dtype=np.int64)
+
+
+@register("classification")
+class Classification(Task):
+    """A network that names the class of an image, trained by cross-entropy with the assigned label.
+
+    Args:
+        data: images with labels.
+        network: gives one logit a class.
+        label_smoothing: share of each label spread evenly over all classes, in [0, 1).
+
+    Raises:
+        ConfigError: the network's classes are not the data's.
+    """
+
+    data: ClassificationData
+
+    def __init__(self, data: ClassificationData, network: nn.Module, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"task.label_smoothing: {label_smoothing} is outside [0, 1)")
+        given, wanted = getattr(network, "num_classes", None), len(data.classes)
+        if given is not None and given != wanted:
+            raise ConfigError(
+                f"task.network gives {given} classes and the data has {wanted}; set task.network.classes={wanted}"
+            )
+        self.data, self.network, self.label_smoothing = data, network, label_smoothing
+
+    def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
+        logits = self.network(batch["image"])
+        yield {"cross_entropy": F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)}
+
+    def predict(self, batch: Batch) -> list[Scores]:
+        logits = self.network(batch["image"]).float()
+        probabilities = logits.softmax(1)
+        values, classes = probabilities.topk(min(SHOWN, len(self.data.classes)), 1)
+        return [
+            Scores(name, self.data.classes[top[0]], p[0], {self.data.classes[c]: v for c, v in zip(top, p, strict=True)}, z)
+            for name, top, p, z in zip(
+                batch["id"], classes.tolist(), values.tolist(), logits.cpu().numpy(), strict=True
+            )
+        ]  # fmt: skip
+
+    def metric(self) -> Metric:
+        return ClassificationMetric(self.data.classes)
+
+    def example_input(self) -> Tensor:
+        return torch.zeros(1, self.data.in_channels, self.data.image_size, self.data.image_size)
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        images = batch["image"].float().cpu()
+        if self.data.normalise:
+            mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.data.mean, self.data.std))
+            images = images * std + mean
+        pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return [np.repeat(p, 3, axis=2) if p.shape[2] == 1 else p for p in pixels]
+
+    def truths(self, batch: Batch) -> list[str]:
+        return [self.data.classes[int(label)] for label in batch["label"]]
+
+    def read_input(self, path: str) -> Sample:
+        from pathlib import Path
+
+        image = decode(Path(path), path, self.data.in_channels)
+        size = self.data.image_size
+        if tuple(image.shape[1:]) != (size, size):
+            image = F.interpolate(image[None].float(), (size, size), mode="bilinear", antialias=True)[0]
+        image = image.float() / 255
+        if self.data.normalise:
+            mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.data.mean, self.data.std))
+            image = (image - mean) / std
+        if not torch.isfinite(image).all():
+            raise DataError(f"{path}: the image holds values that are not finite")
+        return {"id": path, "image": image}

@@ -1,0 +1,296 @@
+"""The tasks of TBC-Net: training the target extraction module, and before that the semantic constraint module."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vision.engine.checkpoint import load_weights
+from vision.engine.data import Sample
+from vision.engine.errors import ConfigError
+from vision.engine.registry import register
+from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
+from vision.infrared.clutter import ClutterRecord, clutter_record, clutter_summary
+from vision.infrared.data import Detection, detect
+from vision.infrared.losses import PRESETS, Region, TBCLoss, Weights
+from vision.infrared.metrics import MatchRecord, match_targets, score, score_by
+from vision.infrared.modules import InfraredData, ScmScenes
+from vision.infrared.reading import read_infrared
+from vision.infrared.roc import CurveRecord, curve_record, roc
+from vision.infrared.tbcnet import SCM, SMALLEST_SIDE, freeze
+from vision.report.figures import FOUND, TRUTH, circles, enlarge, outline, scale_to, side_by_side, to_picture
+
+
+@dataclass
+class Targets(Prediction):
+    """The targets found in an image.
+
+    Attributes:
+        detections: centroids, areas and scores, surest first.
+        probability: the extracted target image, float32 ``[H, W]`` in [0, 1]; not written to files.
+        threshold: that detections lie above.
+    """
+
+    detections: list[Detection]
+    probability: NDArray[np.float32] = field(repr=False)
+    threshold: float = 0.5
+
+    def draw(self, image: Picture, truth: Any = None) -> Picture:
+        """Circles around what was found; where ``truth`` (a mask) is given, its outline, and the target image beside."""
+        scale = scale_to(image.shape[:2], 240)
+        centres = [(d.row * scale + (scale - 1) / 2, d.col * scale + (scale - 1) / 2) for d in self.detections]
+        drawn = enlarge(image, 240)
+        if truth is not None:
+            drawn = outline(drawn, np.kron(truth, np.ones((scale, scale), dtype=bool)), TRUTH)
+        drawn = circles(drawn, centres, FOUND, [d.score for d in self.detections], radius=10.0 + scale)
+        extracted = enlarge(to_picture(self.probability), 240)
+        return side_by_side([drawn, extracted], ["found (orange), true (green)", "extracted target image"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, "threshold": self.threshold, "detections": [asdict(d) for d in self.detections]}
+
+
+@dataclass(frozen=True)
+class _Record:
+    """All that the figures of one image need."""
+
+    match: MatchRecord
+    curve: CurveRecord
+    clutter: ClutterRecord
+
+
+class TargetMetric(Metric):
+    """IoU, nIoU, Pd, Fa and the other figures of the field, with curves and bins."""
+
+    primary = "IoU"
+
+    def measure(self, prediction: Targets, batch: Batch, position: int) -> _Record:
+        mask, raw = batch["mask"][position].cpu().numpy(), batch["raw"][position].cpu().numpy()
+        p = prediction.probability
+        return _Record(
+            match_targets(p > prediction.threshold, mask, image=raw), curve_record(p, mask), clutter_record(raw, p, mask)
+        )
+
+    def score(self, records: list[_Record]) -> dict[str, float]:
+        figures = score(r.match for r in records)
+        curves, clutter = roc(r.curve for r in records), clutter_summary(r.clutter for r in records)
+        areas = {name: curves[name] for name in ("AUC_pixel", "AUC_target") if curves[name] is not None}
+        return figures | areas | {name: value for name, value in clutter.items() if not math.isnan(value)}
+
+    def tables(self, records: list[_Record]) -> dict[str, Any]:
+        curves = roc(r.curve for r in records)
+        matches = [r.match for r in records]
+        return {
+            "roc_target": _curve("Targets: Pd against Fa", "Fa (x 1e-6)", "Pd", curves["Fa"], curves["Pd"]),
+            "roc_pixel": _curve("Pixels: ROC", "false positive rate", "true positive rate", curves["FPR"], curves["TPR"]),
+            "by_size": _bins("Pd by target size (pixels)", score_by(matches, "size")),
+            "by_contrast": _bins("Pd by local contrast (SCR)", score_by(matches, "contrast")),
+        }
+
+
+def _curve(title: str, x_label: str, y_label: str, x: list[float], y: list[float]) -> dict[str, Any]:
+    return {"type": "curve", "title": title, "x_label": x_label, "y_label": y_label, "x": x, "y": y, "log_x": False}
+
+
+def _bins(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    columns = ["from", "below", "targets", "found", "Pd"]
+    values = [[r["low"], r["high"], r["targets"], r["found"], r["Pd"]] for r in rows]
+    return {"type": "bins", "title": title, "columns": columns, "rows": values}
+
+
+@register("infrared_targets")
+class InfraredTargets(Task):
+    """TBC-Net's second stage: the TEM learns to extract targets, constrained by a frozen SCM where one is given.
+
+    Args:
+        data: crops to train on, images to judge on.
+        network: gives one logit a pixel, ``[N, C, H, W] -> [N, 1, H, W]``; usually ``tbcnet``.
+        loss: preset of the joint loss: ``paper``, ``balanced`` or ``softiou``.
+        weights: of region, structure, background and semantic term, in place of the preset's.
+        region: region loss in place of the preset's.
+        semantic: whether the semantic term is used; false is the ablation without the SCM.
+        semantic_start: training progress at which the semantic term begins, in place of the preset's.
+        semantic_warmup: share of the training over which it grows.
+        scm: weights of a pre-trained SCM; needed where the semantic weight is above 0.
+        scm_classes: how many classes that SCM has.
+        threshold: a pixel is a target where its probability is above it.
+        min_area: smaller regions are no detections, pixels.
+
+    Raises:
+        ConfigError: a semantic term without SCM, an SCM that nothing uses, or channels that do not fit the data.
+        CheckpointError: the SCM's weights do not fit.
+    """
+
+    data: InfraredData
+
+    def __init__(
+        self,
+        data: InfraredData,
+        network: nn.Module,
+        loss: Literal["paper", "balanced", "softiou"] = "balanced",
+        weights: Weights | None = None,
+        region: Region | None = None,
+        semantic: bool = True,
+        semantic_start: float | None = None,
+        semantic_warmup: float = 0.2,
+        scm: Path | None = None,
+        scm_classes: int = 5,
+        threshold: float = 0.5,
+        min_area: int = 1,
+    ) -> None:
+        super().__init__()
+        self.data, self.network, self.threshold, self.min_area = data, network, threshold, min_area
+        preset = PRESETS[loss]
+        first, second, third, fourth = weights or preset.weights
+        start = preset.semantic_start if semantic_start is None else semantic_start
+        self.loss = TBCLoss(
+            (first, second, third, fourth if semantic else 0.0), region or preset.region, start, semantic_warmup
+        )
+        if self.loss.needs_scm and scm is None:
+            raise ConfigError(
+                "task.scm is missing: the semantic term needs the weights of a pre-trained SCM; train one with "
+                "configs/infrared/scm.yaml, or set task.semantic=false"
+            )
+        if scm is not None and not self.loss.needs_scm:
+            raise ConfigError("task.scm is given but the semantic term is off; leave it out, or set task.semantic=true")
+        given = getattr(network, "in_channels", data.in_channels)
+        if given != data.in_channels:
+            raise ConfigError(
+                f"task.network takes {given} channels and the data gives {data.in_channels}; "
+                f"set task.network.in_channels={data.in_channels} or change data.high_pass"
+            )
+        self.scm: SCM | None = None
+        if scm is not None:
+            self.scm = SCM(scm_classes)
+            load_weights(self.scm, scm)
+            freeze(self.scm)
+
+    def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
+        target = batch["intensity"] if self.data.target_mode == "intensity" else batch["mask"]
+        yield self.loss(self.network(batch["image"]), target, batch["count"], self.scm, context.progress)
+
+    def predict(self, batch: Batch) -> list[Targets]:
+        images = batch["image"]
+        if isinstance(images, Tensor):
+            maps = list(self.network(images).float().sigmoid())
+        else:  # sizes differ
+            maps = [self.network(image[None])[0].float().sigmoid() for image in images]
+        return [
+            Targets(name, detect(p, self.threshold, self.min_area), p, self.threshold)
+            for name, p in ((name, m[0].cpu().numpy()) for name, m in zip(batch["id"], maps, strict=True))
+        ]
+
+    def metric(self) -> Metric:
+        return TargetMetric()
+
+    def example_input(self) -> Tensor:
+        return torch.zeros(1, self.data.in_channels, 256, 256)
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        return [to_picture(raw.cpu().numpy()) for raw in batch["raw"]]
+
+    def truths(self, batch: Batch) -> list[NDArray[np.bool_]]:
+        return [mask.cpu().numpy() for mask in batch["mask"]]
+
+    def read_input(self, path: str) -> Sample:
+        raw = read_infrared(path)
+        if min(raw.shape) < SMALLEST_SIDE:
+            from vision.engine.errors import DataError
+
+            raise DataError(f"{path}: {raw.shape[0]}x{raw.shape[1]} pixels; at least {SMALLEST_SIDE} on each side needed")
+        return {"id": path, "image": self.data.transform(raw), "raw": torch.from_numpy(raw)}
+
+
+@dataclass
+class Count(Prediction):
+    """How many targets a target image holds.
+
+    Attributes:
+        label: the most probable class; the last one means "this many or more".
+        probabilities: of all classes.
+    """
+
+    label: int
+    probabilities: list[float]
+
+
+class CountMetric(Metric):
+    """Accuracy over all target images and within each class."""
+
+    primary = "accuracy"
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def measure(self, prediction: Count, batch: Batch, position: int) -> tuple[int, int]:
+        return prediction.label, min(int(batch["count"][position]), self.classes - 1)
+
+    def score(self, records: list[tuple[int, int]]) -> dict[str, float]:
+        matrix = self._matrix(records)
+        figures = {"accuracy": float(np.trace(matrix) / matrix.sum())}
+        for label, row in enumerate(matrix):
+            if row.sum():
+                figures[f"accuracy_{label}"] = float(row[label] / row.sum())
+        return figures
+
+    def tables(self, records: list[tuple[int, int]]) -> dict[str, Any]:
+        labels = [str(k) for k in range(self.classes - 1)] + [f"{self.classes - 1}+"]
+        title = "Confusion (rows: true count, columns: predicted)"
+        return {
+            "confusion": {"type": "matrix", "title": title, "labels": labels, "values": self._matrix(records).tolist()}
+        }
+
+    def _matrix(self, records: list[tuple[int, int]]) -> NDArray[np.int64]:
+        matrix = np.zeros((self.classes, self.classes), dtype=np.int64)
+        for predicted, true in records:
+            matrix[true, predicted] += 1
+        return matrix
+
+
+@register("target_counting")
+class TargetCounting(Task):
+    """TBC-Net's first stage: the SCM learns to tell how many targets a target image holds.
+
+    That the SCM is trained first and then frozen is published; that its classes are counts is our choice.
+
+    Args:
+        data: synthetic target images.
+        network: usually ``scm``.
+    """
+
+    data: ScmScenes
+
+    def __init__(self, data: ScmScenes, network: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(network, SCM):
+            raise ConfigError(f"task.network: expected scm, got {type(network).__name__}")
+        self.data, self.network = data, network
+        self.classes = network.classes
+
+    def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
+        labels = batch["count"].clamp(max=self.classes - 1)
+        yield {"cross_entropy": F.cross_entropy(self.network(batch["image"]), labels)}
+
+    def predict(self, batch: Batch) -> list[Count]:
+        rows = self.network(batch["image"]).float().softmax(1).tolist()
+        return [
+            Count(name, int(np.argmax(row)), [round(p, 6) for p in row])
+            for name, row in zip(batch["id"], rows, strict=True)
+        ]
+
+    def metric(self) -> Metric:
+        return CountMetric(self.classes)
+
+    def example_input(self) -> Tensor:
+        return torch.zeros(1, 1, self.data.size, self.data.size)
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        return [enlarge(to_picture(image.cpu().numpy()), 128) for image in batch["image"]]
