@@ -96,7 +96,7 @@ def test_unknown_names_get_the_nearest_of_the_kind() -> None:
     register("widener")(Widener)
     with pytest.raises(ConfigError, match=r"nothing is registered as 'widenr' \(did you mean 'widener'\?\)"):
         find("widenr")
-    with pytest.raises(ConfigError, match="'widener' is a network, expected a optimizer: adam"):
+    with pytest.raises(ConfigError, match="'widener' is a network, expected an optimizer: adam"):
         find("widener", "optimizer")
 
 

@@ -287,7 +287,7 @@ class TestNestedBlocks:
             return Other()
 
         register("surprising")(surprising)
-        with pytest.raises(ConfigError, match=r"^backbone: 'surprising' builds a Other, expected a Backbone$"):
+        with pytest.raises(ConfigError, match=r"^backbone: 'surprising' builds an Other, expected a Backbone$"):
             validate({"type": "whole", "backbone": "surprising"})
 
     def test_a_task_is_no_network(self) -> None:
@@ -431,6 +431,6 @@ def test_data_must_be_what_the_task_takes() -> None:
 def test_blocks_of_a_recipe_are_of_their_kind() -> None:
     found = mistakes_in(Recipe, {"name": "x", "task": "sgd", "data": "mlp", "optimizer": {"type": "sgd", "lr": 1}})
     assert [(m.place, m.message.partition(",")[0]) for m in found] == [
-        (("task", "type"), "'sgd' is a optimizer"),
+        (("task", "type"), "'sgd' is an optimizer"),
         (("data", "type"), "'mlp' is a network"),
     ]

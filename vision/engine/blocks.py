@@ -17,7 +17,7 @@ from torch import nn
 
 from vision.engine.data import DataModule
 from vision.engine.errors import ConfigError, nearest
-from vision.engine.mistakes import Mistake, Mistakes, found_by_pydantic, shown
+from vision.engine.mistakes import Mistake, Mistakes, a, found_by_pydantic, shown
 from vision.engine.registry import GIVEN, Entry, OfKind, entries, make, some
 from vision.engine.signature import Field, Signature, describe, origin_of, signature_of
 from vision.engine.task import Task
@@ -98,7 +98,7 @@ class BlockReader(_Reader):
             return {"type": value} if isinstance(value, str) else value
         built = make(entry, found)
         if self.made is not None and not isinstance(built, self.made):
-            raise Mistakes(Mistake((), f"'{entry.name}' builds a {type(built).__name__}, expected a {self.label}"))
+            raise Mistakes(Mistake((), f"'{entry.name}' builds {a(type(built).__name__)}, expected {a(self.label)}"))
         return built
 
     def open(self, value: Any, given: tuple[str, ...], build: bool) -> tuple[Entry, dict[str, Any]]:
@@ -132,7 +132,7 @@ class BlockReader(_Reader):
     def choice(self) -> str:
         """What may stand here."""
         surely = [entry.name for entry in self.candidates() if self._fits(entry, surely=True)]
-        return f"expected a {self.label}: {some(surely or [entry.name for entry in self.candidates()])}"
+        return f"expected {a(self.label)}: {some(surely or [entry.name for entry in self.candidates()])}"
 
     def _entry(self, name: Any) -> Entry:
         fitting = {entry.name: entry for entry in self.candidates()}
@@ -141,7 +141,7 @@ class BlockReader(_Reader):
         other = next((entry for entry in entries() if entry.name == name), None)
         hint = nearest(name, fitting) if isinstance(name, str) else ""
         if other is not None:
-            text = f"'{name}' is a {other.kind}, {self.choice()}"
+            text = f"'{name}' is {a(other.kind)}, {self.choice()}"
         else:
             text = f"nothing is registered as {shown(name)}{hint or f'; {self.choice()}'}"
         raise Mistakes(Mistake(("type",), text))

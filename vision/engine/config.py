@@ -149,7 +149,7 @@ def _mistakes_of_recipe(values: dict[str, Any]) -> list[Mistake]:
 
 def _known_by_now(values: dict[str, Any], mistakes: Iterable[Mistake]) -> list[Mistake]:
     """``mistakes`` less those about a value that an earlier stage has yet to give."""
-    return [mistake for mistake in mistakes if not is_reference(_value_at(values, mistake.place))]
+    return [m for m in mistakes if m.unknown or not is_reference(_value_at(values, m.place))]
 
 
 def _value_at(values: Any, place: Place) -> Any:

@@ -56,6 +56,16 @@ def dotted(place: Place) -> str:
     return ".".join(str(part) for part in place)
 
 
+def a(noun: str) -> str:
+    """A noun with its article.
+
+    Example:
+        >>> a("task"), a("optimizer")
+        ('a task', 'an optimizer')
+    """
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def shown(value: Any, most: int = 60) -> str:
     """A value as a recipe writes it, cut where it is long.
 

@@ -15,7 +15,7 @@ from vision.engine.distributed import World
 from vision.engine.errors import ConfigError, UserError
 from vision.engine.files import make_folder, read_json, to_json, write_atomically, write_json
 from vision.engine.merging import put
-from vision.engine.mistakes import shown
+from vision.engine.mistakes import dotted, shown
 from vision.engine.references import Reference, fill, references_in
 from vision.engine.registry import build, find
 from vision.engine.run import RunFolder, changed_keys
@@ -241,7 +241,7 @@ def _run_step(config: Config, folder: Path) -> dict[str, Any]:
 def _look_up(reference: Reference, stage: Stage, folder: Path, done: dict[str, dict[str, Any]]) -> Any:
     name = stage.beside(reference.stage)
     run, what = RunFolder(folder / name), reference.what
-    where = f"{stage.config.where(reference.place)}: {reference.text}"
+    where = f"{stage.config.where(reference.place)}: {dotted(reference.place)}: {reference.text}"
     if what == ("run",):
         return str(run.path)
     if what in (("best",), ("last",)):

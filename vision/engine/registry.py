@@ -13,6 +13,7 @@ from torch import nn
 
 from vision.engine.data import DataModule
 from vision.engine.errors import ConfigError, nearest
+from vision.engine.mistakes import a
 from vision.engine.signature import origin_of
 from vision.engine.task import Task
 
@@ -148,7 +149,7 @@ def find(name: str, kind: str | None = None) -> Entry:
     if entry is None:
         raise ConfigError(f"nothing is registered as '{name}'{nearest(name, names(kind=kind))}")
     if kind is not None and entry.kind != kind:
-        raise ConfigError(f"'{name}' is a {entry.kind}, expected a {kind}: {some(names(kind=kind))}")
+        raise ConfigError(f"'{name}' is {a(entry.kind)}, expected {a(kind)}: {some(names(kind=kind))}")
     return entry
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 
 from vision.engine.blocks import BlockReader, PlainReader, arguments
 from vision.engine.errors import ConfigError
-from vision.engine.mistakes import Mistake, Mistakes, Place, Where, nowhere, report
+from vision.engine.mistakes import Mistake, Mistakes, Place, Where, a, nowhere, report
 from vision.engine.registry import GIVEN, entries, names, some
 from vision.engine.signature import signature_of
 
@@ -83,7 +83,7 @@ def data_the_task_refuses(task: Any, data: Any) -> list[Mistake]:
     fitting = [other.name for other in BlockReader(taken.annotation, "data").candidates()]
     if data_name in fitting:
         return []
-    text = f"the task '{task_name}' takes a {taken.annotation.__name__}, not '{data_name}'; expected {some(fitting)}"
+    text = f"the task '{task_name}' takes {a(taken.annotation.__name__)}, not '{data_name}'; expected {some(fitting)}"
     return [Mistake(("data",), text)]
 
 
