@@ -10,11 +10,14 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
-from torch import nn
+from torch import distributed as dist
+from torch import multiprocessing, nn
 
 from vision.engine.config import Config, from_tree, load
 from vision.engine.data import DataModule
+from vision.engine.distributed import World
 from vision.engine.errors import ConfigError, TrainingError, UserError
 from vision.engine.pipeline import plan, run_pipeline
 from vision.engine.registry import register
@@ -51,10 +54,14 @@ class Search:
 
 @pytest.fixture(autouse=True)
 def toys(own_names: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _register_toys()
+    monkeypatch.chdir(tmp_path)
+
+
+def _register_toys() -> None:
     register("toy")(ToyTask)
     register("toy_data")(ToyData)
     register("search", kind="step")(Search)
-    monkeypatch.chdir(tmp_path)
 
 
 PIPELINE = """\
@@ -421,3 +428,36 @@ def test_the_table_is_drawn() -> None:
 
 def test_config_errors_are_user_errors() -> None:
     assert issubclass(ConfigError, UserError)
+
+
+def _in_process(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    _register_toys()
+    notes: list[str] = []
+
+    def train(config: Config, place: Path, resume: bool) -> dict[str, Any]:
+        notes.append(config.name)
+        if rank == 0:
+            return Trainer()(config, place, resume)
+        return {"result": {"of": "the second process"}}
+
+    config = load(folder / "p.yaml")
+    world = World(torch.device("cpu"), rank, 2)
+    summary = run_pipeline(config, train, folder / "p", world=world)
+    again = run_pipeline(config, train, folder / "p", resume=True, world=world)
+    try:
+        run_pipeline(config, train, folder / "p", world=world)
+    except UserError as error:
+        notes.append(str(error).partition(":")[0])
+    (folder / f"{rank}.json").write_text(json.dumps([notes, summary, again == summary]))
+    dist.destroy_process_group()
+
+
+def test_two_processes_agree(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+    multiprocessing.spawn(_in_process, args=(tmp_path,), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first[0] == ["teacher", "student", f"{tmp_path / 'p'} exists"]
+    assert first[2] is True
+    assert first[1]["stages"][0]["result"] == {"val": {"accuracy": 0.5}, "steps": 10}
