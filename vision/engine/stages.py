@@ -53,10 +53,12 @@ class Step:
 def expand(node: Node, overrides: Sequence[Override]) -> Node:
     """A pipeline with its defaults merged under each stage and the overrides applied.
 
-    An override of a default holds for every stage, one of ``stages.NAME.key`` for that stage; the latter wins.
+    An override of a default holds for every stage, except inside a block that the stage has replaced by one of
+    another ``type``, to which it cannot belong. One of ``stages.NAME.key`` holds for that stage; the latter wins.
 
     Raises:
-        ConfigError: the stages are no list of mappings with names of their own, or a default has no stage to go to.
+        ConfigError: the stages are no list of mappings with names of their own, or a default or an override has no
+            stage to go to.
     """
     for_stages = [(parts, value) for parts, value in overrides if parts[0] == "stages" and len(parts) > 1]
     for_all = [(parts, value) for parts, value in overrides if parts[0] not in OWN_KEYS]
@@ -69,17 +71,36 @@ def expand(node: Node, overrides: Sequence[Override]) -> Node:
     if all("step" in _values(stage) for stage in stages):
         _refuse_defaults(defaults)
     expanded = []
-    for stage in stages:
-        if "step" not in _values(stage):
-            stage = merge(replace(stage, value=defaults), stage)
+    homeless = {".".join(parts): value for parts, value in for_all}
+    for own in stages:
+        stage = own
+        if "step" not in _values(own):
+            stage = merge(replace(own, value=defaults), own)
             for parts, value in for_all:
-                stage = put(stage, parts, value)
+                if not _replaced(defaults, _values(own), parts):
+                    stage = put(stage, parts, value)
+                    homeless.pop(".".join(parts), None)
         expanded.append(stage)
-    own = {key: item for key, item in node.value.items() if key in Pipeline.__dataclass_fields__}
-    node = replace(node, value={**own, "stages": replace(node.value["stages"], value=expanded)})
+    for path, value in homeless.items():
+        raise ConfigError(f"{value.place}: {path}: no stage takes it; name one: stages.NAME.{path}=...")
+    kept = {key: item for key, item in node.value.items() if key in Pipeline.__dataclass_fields__}
+    node = replace(node, value={**kept, "stages": replace(node.value["stages"], value=expanded)})
     for parts, value in for_stages:
         node = put(node, parts, value)
     return node
+
+
+def _replaced(defaults: dict[str, Node], own: dict[str, Node], parts: list[str]) -> bool:
+    """Whether a stage has a block of another type than the defaults on the way to ``parts``."""
+    for part in parts:
+        before, after = defaults.get(part), own.get(part)
+        if before is None or after is None or not isinstance(before.value, dict) or not isinstance(after.value, dict):
+            return False
+        defaults, own = before.value, after.value
+        types = defaults.get("type"), own.get("type")
+        if types[0] is not None and types[1] is not None and types[0].value != types[1].value:
+            return True
+    return False
 
 
 def _values(stage: Node) -> dict[str, Node]:
