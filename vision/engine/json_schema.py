@@ -33,7 +33,10 @@ def recipe_schema() -> dict[str, Any]:
     pipeline["stages"] = {"description": pipeline["stages"]["description"], "type": "array", "items": _def("stage")}
     stage = {
         "type": "object",
-        "properties": {**recipe, "extends": _EXTENDS, "step": step["step"]},
+        "properties": {
+            **{name: {"$ref": f"#/properties/{name}"} for name in ("extends", *recipe)},
+            "step": step["step"],
+        },
         "additionalProperties": False,
         "required": ["name"],
         "if": {"required": ["step"]},
