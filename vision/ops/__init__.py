@@ -1,1 +1,1 @@
-"""Numeric kernels with one Python face each. None is here yet."""
+"""Numeric kernels with one Python face each: the selective scan, and the four-direction scan of an image."""

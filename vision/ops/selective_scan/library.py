@@ -1,0 +1,96 @@
+"""The compiled kernels: where they lie, whether they load, what they can do; and the reason where they do not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vision.ops.selective_scan.schemas import SCHEMAS
+
+FOLDER = Path(__file__).resolve().parent
+BUILD = "pip install --no-build-isolation -e ."
+CUDA_STATES = 256  # the most states of a channel that the CUDA kernels take
+
+
+@dataclass(frozen=True)
+class Library:
+    """What was found when the compiled kernels were looked for.
+
+    Attributes:
+        path: the file; None where there is none.
+        devices: the types of device that it holds kernels for; empty when it is not loaded.
+        reason: why it is not loaded, in a clause; empty when it is.
+        fix: what to do about it; empty when it is.
+    """
+
+    path: Path | None
+    devices: tuple[str, ...] = ()
+    reason: str = ""
+    fix: str = ""
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its operators are there."""
+        return not self.reason
+
+    @property
+    def broken(self) -> bool:
+        """Whether a file is there and of no use."""
+        return self.path is not None and not self.loaded
+
+
+def load(folder: Path = FOLDER) -> Library:
+    """Loads the first library of ``folder`` that is named ``_kernels``.
+
+    Nothing is raised: what is wrong stands in the result, and is said when kernels are asked for.
+    """
+    files = sorted(path for path in folder.glob("_kernels*") if path.suffix in (".so", ".pyd", ".dylib"))
+    if not files:
+        fix = f"install a C++ compiler, then in a checkout: {BUILD}"
+        return Library(None, reason="the compiled kernels are not built", fix=fix)
+    path = files[0]
+    try:
+        torch.ops.load_library(str(path))
+    except Exception as error:  # OSError from the loader, RuntimeError from the registration of an operator
+        reason = f"{path.name} cannot be loaded: {explain(error)}"
+        return Library(path, reason=reason, fix=f"build it again on this machine: {BUILD}")
+    other = [name for name, schema in SCHEMAS.items() if _schema(name) != f"triptych::{name}{schema}"]
+    if other:
+        reason = f"{path.name} is of another version of this package: {', '.join(other)} differ"
+        return Library(path, reason=reason, fix=f"build it again: {BUILD}")
+    return Library(path, tuple(device for device in ("cpu", "cuda") if _has_kernels_for(device)))
+
+
+def explain(error: Exception) -> str:
+    """Why a library could not be loaded, in a clause."""
+    text = " ".join(str(error).split())
+    if any(sign in text for sign in ("invalid ELF header", "wrong ELF class", "cannot open shared object", "mach-o")):
+        foreign = "cannot open shared object" not in text
+        return ("it was built for another platform" if foreign else "a library it needs is missing") + f" ({text})"
+    if "GLIBC" in text:
+        return f"it was built on a newer system ({text})"
+    if "undefined symbol" in text:
+        return f"it does not fit torch {torch.__version__} ({text})"
+    return text or type(error).__name__
+
+
+def _schema(name: str) -> str:
+    operator = getattr(torch.ops.triptych, name, None)
+    return "" if operator is None else str(operator.default._schema)
+
+
+def _has_kernels_for(device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key("triptych::selective_scan", device.upper())
+
+
+LIBRARY = load()
+
+
+def cpu_isa() -> str:
+    """The instruction set that the CPU kernels use: ``baseline``, ``avx2`` or ``avx512``."""
+    return str(torch.ops.triptych.cpu_isa())
+
+
+def set_cpu_isa(name: str) -> str:
+    """Makes the CPU kernels use an instruction set, ``auto`` for the best; returns the one before."""
+    return str(torch.ops.triptych.set_cpu_isa(name))

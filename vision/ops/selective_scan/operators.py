@@ -1,0 +1,162 @@
+"""The operators in PyTorch, as ``triptych_reference``: what a compiler sees where the compiled kernels do not run.
+
+The reference loop has one node for every step, so that tracing it is slow and the graph is long; these operators hide it
+from whoever traces. Same signatures and same results as the compiled ones; float64 too. Called by hand, the loop itself
+serves better: it has gradients of any order.
+"""
+
+import torch
+from torch import Tensor
+
+from vision.ops.selective_scan import reference
+from vision.ops.selective_scan.reference import all_states, chunk_states
+from vision.ops.selective_scan.schemas import SCHEMAS
+
+NAMESPACE = "triptych_reference"
+
+Tensors = tuple[Tensor, ...]
+
+
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    y, last_state = reference.selective_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus)
+    return _like(u, y), last_state
+
+
+def _scan_fwd(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    y, last_state = _scan(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus)
+    states = all_states(u, delta, A, B, delta_bias, initial_state, delta_softplus)
+    return y, last_state, chunk_states(states)
+
+
+def _scan_bwd(
+    grad_y: Tensor,
+    grad_last_state: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    states: Tensor,
+    delta_softplus: bool,
+    deterministic: bool,
+) -> Tensors:
+    inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    leaves = _leaves(inputs)
+    with torch.enable_grad():
+        y, last_state = reference.selective_scan(*leaves, delta_softplus)  # type: ignore[arg-type]
+    outputs, given = [y], [grad_y]
+    if grad_last_state is not None:
+        outputs, given = [y, last_state], [grad_y, grad_last_state]
+    du, ddelta, dA, dB, dC, dD, dz, ddelta_bias, dinitial_state = _gradients(outputs, given, leaves)
+    dz = u.new_empty(0) if z is None else _like(z, dz)
+    return _like(u, du), _like(delta, ddelta), dA, dB, dC, dD, dz, ddelta_bias, dinitial_state
+
+
+def _leaves(inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if t is None else t.detach().requires_grad_() for t in inputs)
+
+
+def _gradients(outputs: list[Tensor], given: list[Tensor], leaves: tuple[Tensor | None, ...]) -> list[Tensor]:
+    """The gradient of every leaf, contiguous; empty for one that is absent."""
+    there = [leaf for leaf in leaves if leaf is not None]
+    found = iter(torch.autograd.grad(outputs, there, given, materialize_grads=True))
+    empty = torch.empty(0, dtype=torch.promote_types(there[0].dtype, torch.float32), device=there[0].device)
+    return [empty.clone() if leaf is None else next(found).contiguous() for leaf in leaves]
+
+
+def _like(t: Tensor, values: Tensor) -> Tensor:
+    """The values with the strides that a kernel would give them, those of ``t``."""
+    return torch.empty_like(t).copy_(values)
+
+
+def _ss2d(
+    x: Tensor,
+    dts: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    height: int,
+    width: int,
+) -> Tensor:
+    return reference.ss2d(x, dts, dt_weight, dt_bias, A, B, C, D, height, width).contiguous()
+
+
+def _ss2d_fwd(
+    x: Tensor,
+    dts: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor]:
+    y = _ss2d(x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
+    return y, reference.ss2d_chunk_states(x, dts, dt_weight, dt_bias, A, B, height, width)
+
+
+def _ss2d_bwd(
+    grad_y: Tensor,
+    x: Tensor,
+    dts: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    states: Tensor,
+    height: int,
+    width: int,
+    deterministic: bool,
+) -> Tensors:
+    leaves = _leaves((x, dts, dt_weight, dt_bias, A, B, C, D))
+    with torch.enable_grad():
+        y = reference.ss2d(*leaves, height, width)  # type: ignore[arg-type]
+    return tuple(_gradients([y], [grad_y], leaves))
+
+
+_IMPLEMENTATIONS = {
+    "selective_scan": _scan,
+    "selective_scan_fwd": _scan_fwd,
+    "selective_scan_bwd": _scan_bwd,
+    "ss2d": _ss2d,
+    "ss2d_fwd": _ss2d_fwd,
+    "ss2d_bwd": _ss2d_bwd,
+}
+
+_library = torch.library.Library(NAMESPACE, "DEF")  # its operators live as long as this object
+for _name, _implementation in _IMPLEMENTATIONS.items():
+    _library.define(f"{_name}{SCHEMAS[_name]}")
+    _library.impl(_name, _implementation, "CompositeExplicitAutograd")
