@@ -68,6 +68,13 @@ def cross_order(x: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([first, columns, third.flip(1), backwards], dim=2)
 
 
+def cross_unorder(y: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of :func:`cross_order`, and its transpose (adjoint); same shapes."""
+    first, second, third, fourth = y.unbind(2)
+    rows, backwards = _by_rows(second, height, width), _by_rows(fourth.flip(1), height, width)
+    return torch.stack([first, rows, third.flip(1), backwards], dim=2)
+
+
 def cross_merge(y: Tensor, height: int, width: int) -> Tensor:
     """Four sequences back to their positions, and summed; the transpose (adjoint) of :func:`cross_scan`.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vision.ops.selective_scan import reference
 from vision.ops.selective_scan.reference import all_states, chunk_states
+from vision.ops.selective_scan.reference_backward import selective_scan_backward, ss2d_backward
 from vision.ops.selective_scan.schemas import SCHEMAS
 
 NAMESPACE = "triptych_reference"
@@ -67,27 +68,17 @@ def _scan_bwd(
     deterministic: bool,
 ) -> Tensors:
     inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    leaves = _leaves(inputs)
-    with torch.enable_grad():
-        y, last_state = reference.selective_scan(*leaves, delta_softplus)  # type: ignore[arg-type]
-    outputs, given = [y], [grad_y]
-    if grad_last_state is not None:
-        outputs, given = [y, last_state], [grad_y, grad_last_state]
-    du, ddelta, dA, dB, dC, dD, dz, ddelta_bias, dinitial_state = _gradients(outputs, given, leaves)
-    dz = u.new_empty(0) if z is None else _like(z, dz)
-    return _like(u, du), _like(delta, ddelta), dA, dB, dC, dD, dz, ddelta_bias, dinitial_state
+    found = selective_scan_backward(grad_y, grad_last_state, *inputs, delta_softplus)
+    dz = u.new_empty(0) if z is None else _like(z, found["z"])
+    strided = {"u": _like(u, found["u"]), "delta": _like(delta, found["delta"]), "z": dz}
+    return tuple(strided.get(name, _contiguous(u, gradient)) for name, gradient in found.items())
 
 
-def _leaves(inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(None if t is None else t.detach().requires_grad_() for t in inputs)
-
-
-def _gradients(outputs: list[Tensor], given: list[Tensor], leaves: tuple[Tensor | None, ...]) -> list[Tensor]:
-    """The gradient of every leaf, contiguous; empty for one that is absent."""
-    there = [leaf for leaf in leaves if leaf is not None]
-    found = iter(torch.autograd.grad(outputs, there, given, materialize_grads=True))
-    empty = torch.empty(0, dtype=torch.promote_types(there[0].dtype, torch.float32), device=there[0].device)
-    return [empty.clone() if leaf is None else next(found).contiguous() for leaf in leaves]
+def _contiguous(u: Tensor, gradient: Tensor | None) -> Tensor:
+    """A gradient in memory of its own; empty for an input that is absent."""
+    if gradient is None:
+        return u.new_empty(0, dtype=torch.promote_types(u.dtype, torch.float32))
+    return gradient.clone(memory_format=torch.contiguous_format)
 
 
 def _like(t: Tensor, values: Tensor) -> Tensor:
@@ -141,10 +132,8 @@ def _ss2d_bwd(
     width: int,
     deterministic: bool,
 ) -> Tensors:
-    leaves = _leaves((x, dts, dt_weight, dt_bias, A, B, C, D))
-    with torch.enable_grad():
-        y = reference.ss2d(*leaves, height, width)  # type: ignore[arg-type]
-    return tuple(_gradients([y], [grad_y], leaves))
+    found = ss2d_backward(grad_y, x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
+    return tuple(_contiguous(x, gradient) for gradient in found.values())
 
 
 _IMPLEMENTATIONS = {

@@ -54,7 +54,7 @@ def selective_scan(
     B is discretised as :math:`\Delta B`, as in its released code.
     """
     states = all_states(u, delta, A, B, delta_bias, initial_state, delta_softplus)
-    y = (states[:, 1:] * _of_channels(C, u.shape[2]).to(states.dtype)).sum(-1)
+    y = (states[:, 1:] * of_channels(C, u.shape[2]).to(states.dtype)).sum(-1)
     if D is not None:
         y = y + D.to(y.dtype) * u.to(y.dtype)
     if z is not None:
@@ -76,7 +76,7 @@ def all_states(
     step = delta.to(precision) if delta_bias is None else delta.to(precision) + delta_bias.to(precision)
     step = softplus(step) if delta_softplus else step
     decays = torch.exp(step[..., None] * A.to(precision))
-    driven = (step * u.to(precision))[..., None] * _of_channels(B, u.shape[2]).to(precision)
+    driven = (step * u.to(precision))[..., None] * of_channels(B, u.shape[2]).to(precision)
     if initial_state is None:
         state = decays.new_zeros(u.shape[0], u.shape[2], A.shape[1])
     else:
@@ -89,7 +89,7 @@ def all_states(
     return torch.stack(states, dim=1)
 
 
-def _of_channels(shared: Tensor, channels: int) -> Tensor:
+def of_channels(shared: Tensor, channels: int) -> Tensor:
     """B or C beside channels: ``[N, L, G, S]`` to ``[N, L, D, S]``, or to what broadcasts to it; ``[D, S]`` as it is."""
     if shared.ndim == 2 or shared.shape[2] in (1, channels):
         return shared
