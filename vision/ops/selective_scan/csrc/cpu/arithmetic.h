@@ -4,12 +4,13 @@
 
 constexpr float kLog2e = 1.44269504088896340736f;
 
-// 2^f for f in [-1/2, 1/2], exactly 1 at 0, so that a slow decay stays slow; 9.2e-8.
+// 2^f for f in [-1/2, 1/2], exactly 1 at 0, so that a slow decay stays slow; 2.0e-9 before rounding.
 TRIPTYCH_INLINE Floats exp2_fraction(Floats f) {
-  Floats p = f * all(1.326472661986299e-3f) + all(9.671512659191575e-3f);
-  p = p * f + all(5.5507337456552994e-2f);
-  p = p * f + all(2.402224208507312e-1f);
-  p = p * f + all(6.931469775979193e-1f);
+  Floats p = f * all(1.5353125986466385e-4f) + all(1.3398872648394545e-3f);
+  p = p * f + all(9.618438244335071e-3f);
+  p = p * f + all(5.5503324752227017e-2f);
+  p = p * f + all(2.4022647906031105e-1f);
+  p = p * f + all(6.931472028537942e-1f);
   return p * f + all(1.0f);
 }
 

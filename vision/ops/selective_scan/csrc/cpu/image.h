@@ -226,11 +226,14 @@ static void low_rank_backward(const Steps grad_delta, const SharedTile& shared, 
   steps_to_rows(grad_delta, (shared.steps + 3) / 4 * 4, rows[0], kChunk);
   for (int64_t r = 0; r < rank; ++r) {
     Floats sum[kParts];
-    for (int v = 0; v < kParts; ++v) sum[v] = load(grad_weight + r * kBlock + v * kWidth);
+    for (int v = 0; v < kParts; ++v) sum[v] = Floats{};
     for (int64_t l = 0; l < shared.steps; ++l)
       for (int v = 0; v < kParts; ++v)
         sum[v] = load(&grad_delta[l][v * kWidth]) * all(shared.dts[l * rank + r]) + sum[v];
-    for (int v = 0; v < kParts; ++v) store(grad_weight + r * kBlock + v * kWidth, sum[v]);
+    for (int v = 0; v < kParts; ++v) {
+      float* so_far = grad_weight + r * kBlock + v * kWidth;
+      store(so_far, load(so_far) + sum[v]);
+    }
     for (int64_t l = 0; l < shared.steps; l += kWidth) {
       Floats reached = load(grad_dts + r * kChunk + l);
       for (int c = 0; c < kBlock; ++c) reached = load(&rows[c][l]) * all(b.weight[r * kBlock + c]) + reached;
@@ -251,7 +254,7 @@ static void image_tile_backward(const ImageBackward& s, int64_t batch, const Sha
                        to_shared.C, s.states, {b.rate, g.A, g.before, g.carried, g.grad_A});
   const bool first = shared.direction == 0;
   for (int v = 0; v < kParts; ++v) {
-    Floats grad_bias = load(g.grad_bias + v * kWidth), grad_skip = load(g.grad_skip + v * kWidth);
+    Floats grad_bias = {}, grad_skip = {};
     const Floats skip = load(b.skip + v * kWidth);
     for (int64_t l = 0; l < shared.steps; ++l) {
       const Floats drive = load(&tile.to_drive[l][v * kWidth]), value = load(&x[l][v * kWidth]);
@@ -265,8 +268,8 @@ static void image_tile_backward(const ImageBackward& s, int64_t batch, const Sha
       store(so_far, load(&tile.dt[l][v * kWidth]) * drive + before);
       if (first) grad_skip = grad_y * value + grad_skip;
     }
-    store(g.grad_bias + v * kWidth, grad_bias);
-    store(g.grad_skip + v * kWidth, grad_skip);
+    store(g.grad_bias + v * kWidth, load(g.grad_bias + v * kWidth) + grad_bias);
+    store(g.grad_skip + v * kWidth, load(g.grad_skip + v * kWidth) + grad_skip);
   }
   low_rank_backward(tile.to_step, shared, s.rank, b, g.grad_weight, to_shared.dts);
 }

@@ -103,7 +103,7 @@ TRIPTYCH_INLINE void run_states_back(BackwardTile& t, int64_t steps, Shared B, S
   for (int n = 0; n < count; ++n)
     for (int v = 0; v < kParts; ++v) {
       carried[n][v] = load(s.carried + n * kBlock + v * kWidth);
-      grad_A[n][v] = load(s.grad_A + n * kBlock + v * kWidth);
+      grad_A[n][v] = Floats{};  // of this tile alone: a sum of sums rounds less than one long sum
     }
   for (int64_t l = steps - 1; l >= 0; --l) {
     const float *b = B.at + l * B.step, *c = C.at + l * C.step;
@@ -148,7 +148,7 @@ TRIPTYCH_INLINE void run_states_back(BackwardTile& t, int64_t steps, Shared B, S
   for (int n = 0; n < count; ++n)
     for (int v = 0; v < kParts; ++v) {
       store(s.carried + n * kBlock + v * kWidth, carried[n][v]);
-      store(s.grad_A + n * kBlock + v * kWidth, grad_A[n][v]);
+      store(s.grad_A + n * kBlock + v * kWidth, load(s.grad_A + n * kBlock + v * kWidth) + grad_A[n][v]);
     }
 }
 

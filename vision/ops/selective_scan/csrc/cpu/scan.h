@@ -104,7 +104,7 @@ static void stage_backward(BackwardTile& t, int64_t steps, Shared u, Shared delt
 static void finish_backward(BackwardTile& t, int64_t steps, Shared u, const BlockConstants& k, BlockGradients& sum) {
   for (int v = 0; v < kParts; ++v) {
     const Floats skip = load(k.skip + v * kWidth);
-    Floats grad_skip = load(sum.skip + v * kWidth), grad_bias = load(sum.bias + v * kWidth);
+    Floats grad_skip = {}, grad_bias = {};
     for (int64_t l = 0; l < steps; ++l) {
       const Floats x = load(u.at + l * u.step + v * kWidth), drive = load(&t.to_drive[l][v * kWidth]);
       const Floats grad_y = load(&t.grad_y[l][v * kWidth]);
@@ -114,8 +114,8 @@ static void finish_backward(BackwardTile& t, int64_t steps, Shared u, const Bloc
       grad_skip = grad_y * x + grad_skip;
       grad_bias = grad_bias + grad_dt;
     }
-    store(sum.skip + v * kWidth, grad_skip);
-    store(sum.bias + v * kWidth, grad_bias);
+    store(sum.skip + v * kWidth, load(sum.skip + v * kWidth) + grad_skip);
+    store(sum.bias + v * kWidth, load(sum.bias + v * kWidth) + grad_bias);
   }
 }
 
