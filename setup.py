@@ -253,4 +253,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":  # as build back ends run it
+    main()
