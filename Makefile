@@ -15,6 +15,7 @@ DEMO := configs/demo.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+KERNELS := vision/ops/selective_scan
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 # Idle OpenMP threads sleep instead of spinning, so that processes sharing few cores do not slow each other down.
@@ -49,8 +50,9 @@ docs: $(INSTALLED)
 	@echo "==> Examples in docstrings, and links between pages"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs vision snn robust tests/packaging/test_pages.py
 
-# The virtual environment: made once, brought up to date when what it is made from changes.
-$(INSTALLED): pyproject.toml constraints.txt setup.py
+# The virtual environment: made once, brought up to date when what it is made from changes. Kernels are compiled against
+# its own torch, which is therefore there first; what cannot be compiled is left out and said (TRIPTYCH_BUILD chooses).
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard $(KERNELS)/csrc/*.* $(KERNELS)/csrc/*/*.*)
 	@if ! $(BIN)/python -c '$(SUPPORTED)' 2>/dev/null; then \
 	  for python in $(PYTHON) ""; do \
 	    if [ -n "$$python" ] && "$$python" -c '$(SUPPORTED)' 2>/dev/null; then break; fi; \
@@ -68,9 +70,12 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py
 	  }; \
 	fi
 	@echo "==> Installing Triptych and what it needs into $(VENV) (the first time about 3 GB to download)"
-	@$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]" || { \
+	@$(BIN)/python -m pip install --constraint constraints.txt setuptools torch && \
+	$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable ".[dev]" || { \
 	  echo "error: the installation failed; its reason stands above; 'make' again goes on where it stopped" >&2; \
 	  exit 2; \
 	}
 	@$(BIN)/python -c "import vision, snn, robust"
+	@$(BIN)/python -c 'import json; built = json.load(open("$(KERNELS)/_build.json")); \
+	  print("==> Compiled kernels:", built["built"], built["reason"] and "(" + built["reason"] + ")")'
 	@touch $@

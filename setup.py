@@ -216,8 +216,8 @@ class BuildPackages(build_py):
         elif self.build.asked == "none":
             remove_kernels()
             write_report(self.build, SCAN)
-        elif not any(SCAN.glob("_kernels*")):  # kernels of an earlier build stay, with their report
-            write_report(self.build, SCAN)
+        elif not any(SCAN.glob("_kernels*")) or not (SCAN / REPORT).exists():
+            write_report(self.build, SCAN)  # else the kernels of an earlier build stay, with their report
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         made = [str(target) for target in self._configs().values()]
