@@ -11,30 +11,29 @@
 
 namespace triptych::cuda {
 
-constexpr int kPairs = 2 * kTile;  // of one state in a tile: dB and dC of each step
-
-// The parts of a block's dynamic shared memory.
-template <bool IMAGE>
+// The parts of a block's dynamic shared memory. The kernel that only looks for the ends of segments carries one state
+// each and makes no sums.
+template <Form FORM>
 struct BackwardShared {
-  float *b_rows, *c_rows;  // [states, kPitch]
-  float* carried;          // [kTile, states, threads]: 0 the gradient by the state, t the state before tile t
+  float *b_rows, *c_rows;     // [states, kPitch]
   float *rates, *grad_rates;  // [states, threads]: A, and its gradient
-  float* sums;             // [2, warps, states, kPairs], and behind, for an image, [2, warps, R, kTile]
-  float* step_sums;
-  float* exchange;
+  float* carried;             // [kTile, states, threads]: 0 the gradient by the state, t the state before tile t
+  float* sums;                // [2, warps, states, kPairs]
+  float* step_sums;           // of an image: [2, warps, R, kTile]
+  float* exchange;            // not of an image: the warp's own
   LowRank low;
-  float* grad_weights;  // [R, threads]
+  float* grad_weights;        // [R, threads]
 
-  __device__ BackwardShared(float* shared, const Shape& s, int states, int threads) {
-    const int warps = threads / 32;
+  __device__ BackwardShared(float* shared, const Shape& s, int states, int threads, bool only_ends) {
+    const int warps = only_ends ? 0 : threads / 32;
     b_rows = shared;
     c_rows = b_rows + states * kPitch;
-    carried = c_rows + states * kPitch;
-    rates = carried + kTile * states * threads;
+    rates = c_rows + states * kPitch;
     grad_rates = rates + states * threads;
-    sums = grad_rates + states * threads;
+    carried = only_ends ? grad_rates : grad_rates + states * threads;
+    sums = carried + (only_ends ? 1 : kTile) * states * threads;
     step_sums = sums + 2 * warps * states * kPairs;
-    float* own = IMAGE ? step_sums + 2 * warps * s.rank * kTile : step_sums;
+    float* own = FORM == Form::image ? step_sums + 2 * warps * s.rank * kTile : step_sums;
     exchange = own + threadIdx.x / 32 * kExchange;
     low.steps = own;
     low.weights = own + s.rank * kPitch;
@@ -42,21 +41,15 @@ struct BackwardShared {
   }
 };
 
-template <bool IMAGE>
-inline int64_t backward_shared(const Shape& s, int states, int threads, bool exchange) {
-  const int64_t warps = threads / 32, rank = s.rank;
-  const int64_t every = 2 * states * kPitch + (kTile + 2) * states * threads + 2 * warps * states * kPairs;
-  const int64_t own = IMAGE ? rank * (kPitch + 2 * threads + 2 * warps * kTile) : exchange ? warps * kExchange : 0;
-  return every + own;
-}
-
 // What a thread carries through the whole sweep.
 struct Totals {
   float skip = 0.0f, bias = 0.0f;
 };
 
 // A tile in registers. `steps` and `inputs` collect the gradients by dt and by x = dt u; `before_gate` the ungated output.
+// What belongs to a step or a channel that does not exist is zero.
 struct Tile {
+  int at[kTile], valid;
   float u[kTile], dt[kTile], slope[kTile], x[kTile], dy[kTile], gate[kTile];
   float steps[kTile], inputs[kTile], before_gate[kTile];
 };
@@ -65,22 +58,23 @@ struct Tile {
 
 // Each round halves the values: a lane keeps one half and gives the other to its partner. COUNT values cost about COUNT
 // shuffles; the lanes whose number starts with i in binary (most significant bit first) end with the sum of value i.
-template <int COUNT>
-__device__ __forceinline__ float sum_over_warp(float (&v)[COUNT]) {
-  const int lane = static_cast<int>(threadIdx.x & 31u);
-  int partner = 16;
+template <int COUNT, int PARTNER = 16>
+__device__ __forceinline__ float sum_over_warp(const float (&v)[COUNT]) {
+  constexpr int kHalf = COUNT > 1 ? COUNT / 2 : 1;
+  float kept[kHalf];
+  if constexpr (PARTNER == 0) {
+    return v[0];
+  } else if constexpr (COUNT == 1) {
+    kept[0] = v[0] + __shfl_xor_sync(0xffffffffu, v[0], PARTNER);
+  } else {
+    const bool upper = (threadIdx.x & PARTNER) != 0;
 #pragma unroll
-  for (int half = COUNT / 2; half > 0; half /= 2) {
-    const bool upper = (lane & partner) != 0;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const float keep = upper ? v[i + half] : v[i], give = upper ? v[i] : v[i + half];
-      v[i] = keep + __shfl_xor_sync(0xffffffffu, give, partner);
+    for (int i = 0; i < kHalf; ++i) {
+      const float keep = upper ? v[i + kHalf] : v[i], give = upper ? v[i] : v[i + kHalf];
+      kept[i] = keep + __shfl_xor_sync(0xffffffffu, give, PARTNER);
     }
-    partner /= 2;
   }
-  for (; partner > 0; partner /= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], partner);
-  return v[0];
+  if constexpr (PARTNER > 0) return sum_over_warp<kHalf, PARTNER / 2>(kept);
 }
 
 __device__ __forceinline__ void put(const Share& share, int plane, int64_t at, float value) {
@@ -93,59 +87,54 @@ __device__ __forceinline__ void put(const Share& share, int plane, int64_t at, f
 
 // ---- loading a tile -------------------------------------------------------------------------------------------------
 
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void load_steps(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m,
-                                           const Cursor<IMAGE>& cursor, int offset, int valid, float bias, Tile& tile) {
-  const Problem& q = a.problem;
-  if (!IMAGE) load<IO, IMAGE>(q.delta, p, cursor, valid, m.exchange, tile.dt);
-  step_sizes<IMAGE>(q, p, m.low, a.grid.threads, offset, bias, valid, tile.dt, tile.slope);
+__device__ __forceinline__ void clear_absent(const Place& p, int valid, float (&x)[kTile]) {
+#pragma unroll
+  for (int t = 0; t < kTile; ++t) x[t] = p.active && t < valid ? x[t] : 0.0f;
 }
 
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void load_inputs(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m,
-                                            const Cursor<IMAGE>& cursor, int offset, int valid, float bias,
-                                            Tile& tile) {
-  load<IO, IMAGE>(a.problem.u, p, cursor, valid, m.exchange, tile.u);
-  load_steps<IO, IMAGE>(a, p, m, cursor, offset, valid, bias, tile);
+template <typename IO, Form FORM>
+__device__ __forceinline__ void load_steps(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m, int offset,
+                                           float bias, Tile& tile) {
+  const Problem& q = a.problem;
+  if (FORM != Form::image) load<IO, FORM>(q.delta, base_of<FORM>(q.delta, p), p, tile.at, m.exchange, tile.dt);
+  step_sizes<FORM>(q, p, m.low, a.grid.threads, offset, bias, tile.valid, tile.dt, tile.slope);
+}
+
+template <typename IO, Form FORM>
+__device__ __forceinline__ void load_inputs(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m,
+                                            int offset, float bias, Tile& tile) {
+  load<IO, FORM>(a.problem.u, base_of<FORM>(a.problem.u, p), p, tile.at, m.exchange, tile.u);
+  clear_absent(p, tile.valid, tile.u);
+  load_steps<IO, FORM>(a, p, m, offset, bias, tile);
 #pragma unroll
   for (int t = 0; t < kTile; ++t) tile.x[t] = tile.dt[t] * tile.u[t];
 }
 
 // The gradient of the ungated output; and in `gate`, what the gate's gradient is but for the ungated output.
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void load_gradient(const BackwardArgs& a, const Place& p, float* exchange,
-                                              const Cursor<IMAGE>& cursor, int valid, float (&dy)[kTile],
-                                              float (&gate)[kTile]) {
-  load<IO, IMAGE>(a.grad_y, p, cursor, valid, exchange, dy);
-  if (IMAGE || a.problem.z.data == nullptr) return;
-  float z[kTile];
-  load<IO, IMAGE>(a.problem.z, p, cursor, valid, exchange, z);
+template <typename IO, Form FORM>
+__device__ __forceinline__ void load_gradient(const BackwardArgs& a, const Place& p, float* exchange, Tile& tile) {
+  load<IO, FORM>(a.grad_y, base_of<FORM>(a.grad_y, p), p, tile.at, exchange, tile.dy);
+  if (FORM != Form::image && a.problem.z.data != nullptr) {
+    float z[kTile];
+    load<IO, FORM>(a.problem.z, base_of<FORM>(a.problem.z, p), p, tile.at, exchange, z);
 #pragma unroll
-  for (int t = 0; t < kTile; ++t) {
-    const float s = sigmoid(z[t]);
-    gate[t] = dy[t] * s * fmaf(z[t], 1.0f - s, 1.0f);
-    dy[t] *= z[t] * s;
+    for (int t = 0; t < kTile; ++t) {
+      const float s = sigmoid(z[t]);
+      tile.gate[t] = tile.dy[t] * s * fmaf(z[t], 1.0f - s, 1.0f);
+      tile.dy[t] *= z[t] * s;
+    }
   }
+  clear_absent(p, tile.valid, tile.dy);
 }
 
 // ---- the chunk ------------------------------------------------------------------------------------------------------
-
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void stage_chunk(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m,
-                                            const Cursor<IMAGE>& cursor, int left) {
-  const Problem& q = a.problem;
-  stage_pair<IO, IMAGE>(q, p, cursor, left, a.first_state, a.states, a.grid.threads, m.b_rows, m.c_rows);
-  if (IMAGE) {
-    stage<IO, IMAGE>(q.dts, p, p.direction, cursor, left, 0, q.shape.rank, q.shape.rank, static_cast<int>(threadIdx.x),
-                     a.grid.threads, m.low.steps);
-  }
-}
 
 // The saved state, to where the state before tile 1 belongs: it is needed before that is known, and after it was used.
 __device__ __forceinline__ void read_saved(const BackwardArgs& a, const Place& p, int chunk, float* carried) {
   const Shape& s = a.problem.shape;
   float* column = carried + static_cast<int64_t>(a.states) * a.grid.threads + threadIdx.x;
   if (!p.active) {
+#pragma unroll 1
     for (int n = 0; n < a.states; ++n) column[n * a.grid.threads] = 0.0f;
     return;
   }
@@ -154,16 +143,18 @@ __device__ __forceinline__ void read_saved(const BackwardArgs& a, const Place& p
 }
 
 // States before the tiles 1, 2, ... of a chunk, into the thread's column.
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void recompute(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m,
-                                          Cursor<IMAGE> cursor, int chunk, int left, float bias) {
+template <typename IO, Form FORM>
+__device__ __forceinline__ void recompute(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m,
+                                          Cursor<FORM> cursor, int chunk, int left, float bias) {
   const int threads = a.grid.threads;
   read_saved(a, p, chunk, m.carried);
 #pragma unroll 1
   for (int offset = 0; offset + kTile < min(left, kChunk); offset += kTile) {
     Tile tile;
-    load_inputs<IO, IMAGE>(a, p, m, cursor, offset, left - offset, bias, tile);
+    tile.valid = kTile;
+    positions_of<FORM>(cursor, a.problem.shape.length - 1, tile.at);
     cursor.move(kTile);
+    load_inputs<IO, FORM>(a, p, m, offset, bias, tile);
     float* after = m.carried + (offset / kTile + 1) * a.states * threads + threadIdx.x;
     const float* before = offset == 0 ? after : after - a.states * threads;
 #pragma unroll 1
@@ -177,6 +168,9 @@ __device__ __forceinline__ void recompute(const BackwardArgs& a, const Place& p,
     }
   }
 }
+
+// Of the two places for sums, the one that a tile uses: neighbours differ, across chunks too.
+__device__ __forceinline__ int parity_of(int offset) { return offset / kTile & 1; }
 
 // ---- the tile -------------------------------------------------------------------------------------------------------
 
@@ -210,11 +204,11 @@ __device__ __forceinline__ float sweep_state(const float* b_row, const float* c_
   return grad_rate;
 }
 
-template <bool IMAGE>
-__device__ __forceinline__ void sweep_states(const BackwardArgs& a, const BackwardShared<IMAGE>& m, int offset, float* sums,
+template <Form FORM>
+__device__ __forceinline__ void sweep_states(const BackwardArgs& a, const BackwardShared<FORM>& m, int offset, float* sums,
                                              Tile& tile) {
   const int threads = a.grid.threads, lane = static_cast<int>(threadIdx.x & 31u);
-  const bool gated = !IMAGE && a.problem.z.data != nullptr;
+  const bool gated = FORM != Form::image && a.problem.z.data != nullptr;
   // of tile 0 the saved state, which read_saved put in the place of tile 1
   const float* before = m.carried + max(offset / kTile, 1) * a.states * threads + threadIdx.x;
   float* grads = m.carried + threadIdx.x;
@@ -231,8 +225,8 @@ __device__ __forceinline__ void sweep_states(const BackwardArgs& a, const Backwa
 }
 
 // Of an image: what the gradient by the step sizes, in slope, gives to their low-rank form and to the weights.
-template <bool IMAGE>
-__device__ __forceinline__ void sweep_ranks(const BackwardArgs& a, const BackwardShared<IMAGE>& m, int offset, float* sums,
+template <Form FORM>
+__device__ __forceinline__ void sweep_ranks(const BackwardArgs& a, const BackwardShared<FORM>& m, int offset, float* sums,
                                             const float (&grad)[kTile]) {
   const int threads = a.grid.threads, lane = static_cast<int>(threadIdx.x & 31u);
 #pragma unroll 1
@@ -252,18 +246,21 @@ __device__ __forceinline__ void sweep_ranks(const BackwardArgs& a, const Backwar
   }
 }
 
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void sweep_tile(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m,
-                                           const Cursor<IMAGE>& cursor, int offset, int valid, float bias, float skip,
-                                           int parity, Totals& totals) {
-  const int warps = a.grid.threads / 32, mine = parity * warps + static_cast<int>(threadIdx.x / 32u);
+template <typename IO, Form FORM>
+__device__ __forceinline__ void sweep_tile(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m,
+                                           const Cursor<FORM>& cursor, int offset, int valid, float bias,
+                                           Totals& totals) {
+  const int parity = parity_of(offset), warps = a.grid.threads / 32, mine = parity * warps + static_cast<int>(threadIdx.x / 32u);
   const Shape& shape = a.problem.shape;
   Tile tile;
-  load_inputs<IO, IMAGE>(a, p, m, cursor, offset, valid, bias, tile);
-  load_gradient<IO, IMAGE>(a, p, m.exchange, cursor, valid, tile.dy, tile.gate);
+  tile.valid = valid;
+  positions_of<FORM>(cursor, shape.length - 1, tile.at);
+  load_inputs<IO, FORM>(a, p, m, offset, bias, tile);
+  load_gradient<IO, FORM>(a, p, m.exchange, tile);
 #pragma unroll
   for (int t = 0; t < kTile; ++t) tile.steps[t] = tile.inputs[t] = tile.before_gate[t] = 0.0f;
-  sweep_states<IMAGE>(a, m, offset, m.sums + mine * a.states * kPairs, tile);
+  sweep_states<FORM>(a, m, offset, m.sums + mine * a.states * kPairs, tile);
+  const float skip = a.problem.D != nullptr ? a.problem.D[p.row] : 0.0f;
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
     tile.steps[t] = tile.slope[t] * fmaf(tile.u[t], tile.inputs[t], tile.steps[t]);
@@ -275,37 +272,41 @@ __device__ __forceinline__ void sweep_tile(const BackwardArgs& a, const Place& p
       tile.before_gate[t] = fmaf(skip, tile.u[t], tile.before_gate[t]);
     }
   }
-  emit<IO, IMAGE>(a.du, shape, p, cursor, valid, m.exchange, tile.inputs);
-  if (IMAGE) {
-    sweep_ranks<IMAGE>(a, m, offset, m.step_sums + mine * shape.rank * kTile, tile.steps);
+  positions_anew<FORM>(cursor, shape.length - 1, tile.at);  // no registers for them while the states were swept
+  emit<IO, FORM>(a.du, base_of<FORM>(a.du.out, p), shape, p, tile.at, valid, m.exchange, tile.inputs);
+  if (FORM == Form::image) {
+    sweep_ranks<FORM>(a, m, offset, m.step_sums + mine * shape.rank * kTile, tile.steps);
     return;
   }
-  emit<IO, IMAGE>(a.ddelta, shape, p, cursor, valid, m.exchange, tile.steps);
+  emit<IO, FORM>(a.ddelta, base_of<FORM>(a.ddelta.out, p), shape, p, tile.at, valid, m.exchange, tile.steps);
   if (a.problem.z.data == nullptr) return;
 #pragma unroll
   for (int t = 0; t < kTile; ++t) tile.before_gate[t] *= tile.gate[t];
-  emit<IO, IMAGE>(a.dz, shape, p, cursor, valid, m.exchange, tile.before_gate);
+  emit<IO, FORM>(a.dz, base_of<FORM>(a.dz.out, p), shape, p, tile.at, valid, m.exchange, tile.before_gate);
 }
 
 // Sums over the warps of the block, in their order, to dB, dC and, of an image, the low-rank step sizes.
-template <bool IMAGE>
-__device__ __forceinline__ void flush_tile(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m,
-                                           const Cursor<IMAGE>& cursor, int valid, int parity) {
+template <Form FORM>
+__device__ __forceinline__ void flush_tile(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m,
+                                           const Cursor<FORM>& cursor, int valid, int parity) {
   const Shape& s = a.problem.shape;
-  const int warps = a.grid.threads / 32, outer = IMAGE ? s.directions : s.groups, own = IMAGE ? p.direction : p.group;
+  const bool image = FORM == Form::image;
+  const int warps = a.grid.threads / 32, outer = image ? s.directions : s.groups, own = image ? p.direction : p.group;
   for (int i = static_cast<int>(threadIdx.x); i < kPairs * a.states; i += a.grid.threads) {
     const int n = i % a.states, pair = i / a.states, t = pair % kTile;
     if (t >= valid) continue;
     float sum = 0.0f;
+#pragma unroll 1
     for (int w = 0; w < warps; ++w) sum += m.sums[((parity * warps + w) * a.states + n) * kPairs + pair];
     const int64_t row = (static_cast<int64_t>(p.batch) * s.length + cursor.at(t)) * outer + own;
     put(pair < kTile ? a.dB : a.dC, p.block, row * s.states + a.first_state + n, sum);
   }
-  if (!IMAGE) return;
-  for (int i = static_cast<int>(threadIdx.x); i < kTile * s.rank; i += a.grid.threads) {
+  const int ranks = FORM == Form::image ? s.rank : 0;
+  for (int i = static_cast<int>(threadIdx.x); i < kTile * ranks; i += a.grid.threads) {
     const int r = i % s.rank, t = i / s.rank;
     if (t >= valid) continue;
     float sum = 0.0f;
+#pragma unroll 1
     for (int w = 0; w < warps; ++w) sum += m.step_sums[((parity * warps + w) * s.rank + r) * kTile + t];
     const int64_t row = (static_cast<int64_t>(p.batch) * s.length + cursor.at(t)) * outer + own;
     put(a.ddts, p.block, row * s.rank + r, sum);
@@ -315,38 +316,42 @@ __device__ __forceinline__ void flush_tile(const BackwardArgs& a, const Place& p
 // ---- the whole ------------------------------------------------------------------------------------------------------
 
 // The gradient by the state after the segment: that by the last state, carried back through the segments behind.
-template <bool IMAGE>
-__device__ __forceinline__ void start_columns(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m) {
+template <Form FORM>
+__device__ __forceinline__ void start_columns(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m) {
   const Shape& s = a.problem.shape;
   const int threads = a.grid.threads;
   to_column(a.problem.A + static_cast<int64_t>(p.row) * s.states + a.first_state, a.states, threads,
             m.rates + threadIdx.x);
+#pragma unroll 1
   for (int n = 0; n < a.states; ++n) {
     float grad = 0.0f;
     if (p.active) {
       if (a.grad_last != nullptr)
         grad = a.grad_last[(part_of(p, s, 0, 1) * s.channels + p.channel) * s.states + a.first_state + n];
       const float rate = m.rates[n * threads + threadIdx.x] * kLog2E;
+#pragma unroll 1
       for (int segment = a.grid.segments - 1; segment > p.segment; --segment) {
         const int64_t at = part_of(p, s, segment, a.grid.segments) * s.channels + p.channel;
-        grad = fmaf(exp2_fast(rate * a.segments.steps[at]), grad, a.segments.state[at * kStates + n]);
+        grad = fmaf(exp2_fast(rate * a.segments.steps[at]), grad, a.segments.state[at * a.segments.states + n]);
       }
     }
     m.carried[n * threads + threadIdx.x] = grad;
     m.grad_rates[n * threads + threadIdx.x] = 0.0f;
   }
-  if (!IMAGE) return;
-  load_weights(a.problem, p, threads, m.low.weights);
-  for (int r = 0; r < s.rank; ++r) m.grad_weights[r * threads + threadIdx.x] = 0.0f;
+  if (FORM == Form::image) load_weights(a.problem, p, threads, m.low.weights);
+  const int ranks = FORM == Form::image ? s.rank : 0;
+#pragma unroll 1
+  for (int r = 0; r < ranks; ++r) m.grad_weights[r * threads + threadIdx.x] = 0.0f;
 }
 
 // Gradients of the parameters, which are sums over batch and segments, and by the initial state.
-template <bool IMAGE>
-__device__ __forceinline__ void finish_columns(const BackwardArgs& a, const Place& p, const BackwardShared<IMAGE>& m,
+template <Form FORM>
+__device__ __forceinline__ void finish_columns(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m,
                                                const Totals& totals) {
   if (!p.active) return;
   const Shape& s = a.problem.shape;
   const int threads = a.grid.threads, part = p.batch * a.grid.segments + p.segment;
+#pragma unroll 1
   for (int n = 0; n < a.states; ++n) {
     const int64_t at = static_cast<int64_t>(p.row) * s.states + a.first_state + n;
     put(a.dA, part, at, m.grad_rates[n * threads + threadIdx.x]);
@@ -355,76 +360,79 @@ __device__ __forceinline__ void finish_columns(const BackwardArgs& a, const Plac
   }
   if (a.dD.data != nullptr && a.first_launch) put(a.dD, part, p.row, totals.skip);
   if (a.dbias.data != nullptr) put(a.dbias, part, p.row, totals.bias);
-  if (!IMAGE) return;
-  for (int r = 0; r < s.rank; ++r)
+  const int ranks = FORM == Form::image ? s.rank : 0;
+#pragma unroll 1
+  for (int r = 0; r < ranks; ++r)
     put(a.dweight, part, static_cast<int64_t>(p.row) * s.rank + r, m.grad_weights[r * threads + threadIdx.x]);
 }
 
-template <typename IO, bool IMAGE>
-__global__ void __launch_bounds__(kMaxThreads) scan_backward(const BackwardArgs a) {
+template <typename IO, Form FORM>
+__global__ void __launch_bounds__(kMaxThreads, 3) scan_backward(const __grid_constant__ BackwardArgs a) {
   TRIPTYCH_DYN_SMEM(shared);
   const Shape& s = a.problem.shape;
   const Place p = locate(s, a.grid);
-  const BackwardShared<IMAGE> m(shared, s, a.states, a.grid.threads);
-  const float bias = bias_of(a.problem, p), skip = a.problem.D != nullptr ? a.problem.D[p.row] : 0.0f;
+  const BackwardShared<FORM> m(shared, s, a.states, a.grid.threads, false);
+  const float bias = bias_of(a.problem, p);
   Totals totals;
-  int parity = 0;
-  start_columns<IMAGE>(a, p, m);
+  start_columns<FORM>(a, p, m);
 #pragma unroll 1
   for (int chunk = p.end_chunk - 1; chunk >= p.first_chunk; --chunk) {
     const int left = min(s.length - chunk * kChunk, kChunk);
-    Cursor<IMAGE> cursor(s, p.direction, chunk * kChunk);
-    stage_chunk<IO, IMAGE>(a, p, m, cursor, left);
+    Cursor<FORM> cursor(s, p.direction, chunk * kChunk);
+    stage<IO, FORM>(a.problem, p, cursor, left, a.first_state, a.states, a.grid.threads, m.b_rows, m.low.steps);
     TRIPTYCH_BARRIER(backward_rows_staged);
-    recompute<IO, IMAGE>(a, p, m, cursor, chunk, left, bias);
+    recompute<IO, FORM>(a, p, m, cursor, chunk, left, bias);
     const int last = (left - 1) / kTile * kTile;
     cursor.move(last);
 #pragma unroll 1
     for (int offset = last; offset >= 0; offset -= kTile) {
       if (offset == 0) read_saved(a, p, chunk, m.carried);
-      sweep_tile<IO, IMAGE>(a, p, m, cursor, offset, left - offset, bias, skip, parity, totals);
+      sweep_tile<IO, FORM>(a, p, m, cursor, offset, left - offset, bias, totals);
       // This also frees the chunk's rows to be staged anew. The sums have two places: those of a tile are read while the
       // next tile writes the other, and no thread is a second tile ahead.
       TRIPTYCH_BARRIER(backward_sums_ready);
-      flush_tile<IMAGE>(a, p, m, cursor, left - offset, parity);
-      parity ^= 1;
+      flush_tile<FORM>(a, p, m, cursor, left - offset, parity_of(offset));
       cursor.move(-kTile);
     }
   }
-  finish_columns<IMAGE>(a, p, m, totals);
+  finish_columns<FORM>(a, p, m, totals);
 }
 
 // ---- segments -------------------------------------------------------------------------------------------------------
 
 // Of a segment alone: the gradient by the state before it, and the sum of its steps.
-template <typename IO, bool IMAGE>
-__global__ void __launch_bounds__(kMaxThreads) scan_backward_ends(const BackwardArgs a) {
+template <typename IO, Form FORM>
+__global__ void __launch_bounds__(kMaxThreads, 4) scan_backward_ends(const __grid_constant__ BackwardArgs a) {
   TRIPTYCH_DYN_SMEM(shared);
   const Problem& q = a.problem;
   const Shape& s = q.shape;
   const Place p = locate(s, a.grid);
-  const BackwardShared<IMAGE> m(shared, s, a.states, a.grid.threads);
+  if (p.segment == 0) return;  // the whole block; no segment lies before it
+  const BackwardShared<FORM> m(shared, s, a.states, a.grid.threads, true);
   const int threads = a.grid.threads;
   const float bias = bias_of(q, p);
   float steps = 0.0f;
   to_column(q.A + static_cast<int64_t>(p.row) * s.states + a.first_state, a.states, threads, m.rates + threadIdx.x);
+#pragma unroll 1
   for (int n = 0; n < a.states; ++n) m.carried[n * threads + threadIdx.x] = 0.0f;
-  if (IMAGE) load_weights(q, p, threads, m.low.weights);
+  if (FORM == Form::image) load_weights(q, p, threads, m.low.weights);
 #pragma unroll 1
   for (int chunk = p.end_chunk - 1; chunk >= p.first_chunk; --chunk) {
     const int left = min(s.length - chunk * kChunk, kChunk);
-    Cursor<IMAGE> cursor(s, p.direction, chunk * kChunk);
+    Cursor<FORM> cursor(s, p.direction, chunk * kChunk);
     TRIPTYCH_BARRIER(ends_rows_free);
-    stage_chunk<IO, IMAGE>(a, p, m, cursor, left);
+    stage<IO, FORM>(a.problem, p, cursor, left, a.first_state, a.states, a.grid.threads, m.b_rows, m.low.steps);
     TRIPTYCH_BARRIER(ends_rows_staged);
     const int last = (left - 1) / kTile * kTile;
     cursor.move(last);
 #pragma unroll 1
     for (int offset = last; offset >= 0; offset -= kTile) {
       Tile tile;
-      load_steps<IO, IMAGE>(a, p, m, cursor, offset, left - offset, bias, tile);
-      load_gradient<IO, IMAGE>(a, p, m.exchange, cursor, left - offset, tile.dy, tile.gate);
+      tile.valid = left - offset;
+      positions_of<FORM>(cursor, s.length - 1, tile.at);
       cursor.move(-kTile);
+      load_steps<IO, FORM>(a, p, m, offset, bias, tile);
+      load_gradient<IO, FORM>(a, p, m.exchange, tile);
 #pragma unroll
       for (int t = 0; t < kTile; ++t) steps += tile.dt[t];
 #pragma unroll 1
@@ -442,7 +450,8 @@ __global__ void __launch_bounds__(kMaxThreads) scan_backward_ends(const Backward
   if (!p.active) return;
   const int64_t at = part_of(p, s, p.segment, a.grid.segments) * s.channels + p.channel;
   a.segments.steps[at] = steps;
-  for (int n = 0; n < a.states; ++n) a.segments.state[at * kStates + n] = m.carried[n * threads + threadIdx.x];
+ #pragma unroll 1
+ for (int n = 0; n < a.states; ++n) a.segments.state[at * a.segments.states + n] = m.carried[n * threads + threadIdx.x];
 }
 
 }  // namespace triptych::cuda

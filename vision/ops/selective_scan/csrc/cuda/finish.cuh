@@ -10,7 +10,7 @@ constexpr int kSumThreads = 256;
 
 // blockIdx.y chooses the sum: one launch finishes all gradients of a backward pass.
 template <typename IO>
-__global__ void __launch_bounds__(kSumThreads) sum_planes(const PlaneSums all) {
+__global__ void __launch_bounds__(kSumThreads) sum_planes(const __grid_constant__ PlaneSums all) {
   const PlaneSum& s = all.sums[blockIdx.y];
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kSumThreads + threadIdx.x; i < s.size;
        i += static_cast<int64_t>(gridDim.x) * kSumThreads) {

@@ -17,16 +17,10 @@
 #define TRIPTYCH_WARP_BARRIER(name) __syncwarp()
 #define TRIPTYCH_DYN_SMEM(name) extern __shared__ __align__(16) float name[]
 #define TRIPTYCH_LAUNCH(kernel, blocks, threads, bytes, stream, args) \
-  kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(args)
+  kernel<<<blocks, threads, static_cast<size_t>(bytes), stream>>>(args)
 #endif
 
 namespace triptych::cuda {
-
-#ifdef TRIPTYCH_EMU
-using Stream = int;
-#else
-using Stream = cudaStream_t;
-#endif
 
 // 16-bit numbers by their bits: nothing is computed in them, and the toolkit's headers for them double compile times.
 struct Half {
@@ -86,12 +80,21 @@ __device__ __forceinline__ Half from_float<Half>(float x) {
 #endif
 }
 
+// The same number, of which the compiler knows nothing: what is computed from it stays where it is written, where hoisting
+// it out of a loop would only cost registers.
+__device__ __forceinline__ int opaque(int x) {
+#ifndef TRIPTYCH_EMU
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
 constexpr float kLog2E = 1.4426950408889634f;
 
 // 2^x by the special-function unit, error 2^-22 relative; kept to this helper instead of --use_fast_math for all.
 __device__ __forceinline__ float exp2_fast(float x) {
 #ifdef TRIPTYCH_EMU
-  return exp2f(x);
+  return emu::exp2_approximate(x);
 #else
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -102,7 +105,7 @@ __device__ __forceinline__ float exp2_fast(float x) {
 // a / b for b in [1, 4], where the approximation is within 2 units in the last place.
 __device__ __forceinline__ float divide_fast(float a, float b) {
 #ifdef TRIPTYCH_EMU
-  return a / b;
+  return emu::divide_approximate(a, b);
 #else
   return __fdividef(a, b);
 #endif

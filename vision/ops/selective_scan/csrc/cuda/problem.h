@@ -9,10 +9,17 @@ namespace triptych::cuda {
 
 constexpr int kChunk = 64;        // steps between two saved states
 constexpr int kTile = 8;          // steps that a thread holds in registers
-constexpr int kStates = 16;       // states that one launch carries; more go in windows of so many
+constexpr int kStates = 16;       // most states that one launch carries; more go in windows of so many
 constexpr int kMaxThreads = 128;  // of a block: one channel each
 constexpr int kPitch = kChunk + 4;  // of a staged row: 16-byte aligned, and rows start in different banks
+constexpr int kExchangePitch = kTile + 1;       // odd: a column touches every bank once
+constexpr int kExchange = 32 * kExchangePitch;  // floats of shared memory in which a warp exchanges layouts
+constexpr int kPairs = 2 * kTile;               // of a state in a tile: the gradients of B and C at each step
 constexpr int kDirections = 4;
+
+// What a kernel is compiled for: a sequence whose channels are adjacent in memory; one of which some tensor has its
+// positions adjacent instead, (B, D, L); the directions of an image.
+enum class Form { channels, rows, image };
 
 // A tensor [B, L, D] or [B, L, G, N] with its strides in bytes: positions and channels are multiplied in 64 bits.
 struct Strided {
@@ -61,7 +68,8 @@ struct Share {
 
 struct Problem {
   Shape shape;
-  Strided u, delta, z, B, C, dts;
+  Strided u, delta, z;
+  Strided shared[3];  // what the channels of a group share: B, C and, of an image, the low-rank step sizes
   const float *A = nullptr, *D = nullptr, *bias = nullptr, *initial = nullptr, *dt_weight = nullptr;
   bool softplus = false;
 };
@@ -69,8 +77,9 @@ struct Problem {
 // What segments tell each other: the state that a segment alone leads to, and the sum of its step sizes, whose product
 // with A is the logarithm of its decay.
 struct Segments {
-  float* state = nullptr;  // [B, K, segments, D, states of a launch]
+  float* state = nullptr;  // [B, K, segments, D, states]
   float* steps = nullptr;  // [B, K, segments, D]
+  int32_t states = 0;      // room for those of the largest launch
 };
 
 struct ForwardArgs {
@@ -79,7 +88,7 @@ struct ForwardArgs {
   Sink y;
   float *last_state = nullptr, *chunk_states = nullptr;
   Segments segments;
-  int32_t first_state = 0;
+  int32_t first_state = 0, states = 0;  // of this launch
   bool only_ends = false;  // of segments: their end states, from zero
 };
 

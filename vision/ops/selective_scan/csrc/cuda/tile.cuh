@@ -7,15 +7,13 @@
 
 namespace triptych::cuda {
 
-constexpr int kExchangePitch = kTile + 1;                // odd: a column of it touches every bank once
-constexpr int kExchange = 32 * kExchangePitch;           // floats of shared memory a warp exchanges layouts in
-
 // ---- where a thread works -------------------------------------------------------------------------------------------
 
 struct Place {
   int batch, direction, segment, block, group;
   int channel, warp_channel, end;  // the lane's, its warp's first, one past the group's last
-  bool active;                     // the lane has a channel; one that has none takes part in every barrier
+  bool active;                     // the lane has a channel; one that has none takes part in every barrier,
+  int safe_channel;                // and reads what belongs to the last channel
   int row;                         // of the parameters [K, D]
   int first_chunk, end_chunk;      // of the segment
 };
@@ -38,8 +36,8 @@ __device__ __forceinline__ Place locate(const Shape& shape, const Grid& grid) {
   p.warp_channel = first + static_cast<int>(threadIdx.x & ~31u);
   p.channel = first + static_cast<int>(threadIdx.x);
   p.active = p.channel < p.end;
-  // an idle lane reads the parameters of the last channel, and nothing else
-  p.row = p.direction * shape.channels + (p.active ? p.channel : p.end - 1);
+  p.safe_channel = min(p.channel, p.end - 1);
+  p.row = p.direction * shape.channels + p.safe_channel;
   const int chunks = (shape.length - 1) / kChunk + 1;
   p.first_chunk = p.segment * grid.chunks_per_segment;
   p.end_chunk = min(p.first_chunk + grid.chunks_per_segment, chunks);
@@ -55,7 +53,7 @@ __device__ __forceinline__ int64_t part_of(const Place& p, const Shape& shape, i
 
 // Walks a sequence, or an image by rows or by columns, forwards or backwards, without a division a step: a walk goes
 // `inner` steps of `stride` (a column down), then jumps by `wrap` more (to the next column's top).
-template <bool IMAGE>
+template <Form FORM>
 struct Cursor {
   int position = 0;
 
@@ -66,7 +64,7 @@ struct Cursor {
 };
 
 template <>
-struct Cursor<true> {
+struct Cursor<Form::image> {
   int position, row, inner, stride, wrap;
 
   __device__ __forceinline__ Cursor(const Shape& s, int direction, int step) {
@@ -109,38 +107,59 @@ struct Cursor<true> {
   }
 };
 
-// ---- channels: global memory and registers --------------------------------------------------------------------------
-
-template <typename IO>
-__device__ __forceinline__ IO* address(const Strided& s, int batch, int position, int channel) {
-  return reinterpret_cast<IO*>(s.data + batch * s.batch + static_cast<int64_t>(position) * s.step +
-                               static_cast<int64_t>(channel) * s.inner);
-}
-
-// Of a tensor whose positions are adjacent, (B, D, L) in memory, a warp reads four channels of eight positions at a time,
-// so that a request covers four runs of memory and not thirty-two; `settle` then hands every lane its own channel.
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void fetch(const Strided& s, const Place& p, Cursor<IMAGE> cursor, int valid,
-                                      IO (&raw)[kTile]) {
-  if (!IMAGE && s.by_rows) {
-    const int lane = static_cast<int>(threadIdx.x & 31u), t = lane & (kTile - 1);
-#pragma unroll
-    for (int i = 0; i < kTile; ++i) {
-      const int channel = p.warp_channel + i * (32 / kTile) + lane / kTile;
-      raw[i] = channel < p.end && t < valid ? *address<IO>(s, p.batch, cursor.position + t, channel) : IO{};
-    }
-    return;
-  }
+// The positions of a tile, the last valid one again for steps that do not exist: loads need no conditions then, and what
+// a step that does not exist would add is taken out by its step size of zero.
+template <Form FORM>
+__device__ __forceinline__ void positions_of(Cursor<FORM> cursor, int last, int (&at)[kTile]) {
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
-    raw[t] = p.active && t < valid ? *address<IO>(s, p.batch, cursor.position, p.channel) : IO{};
+    at[t] = max(min(cursor.position, last), 0);
     cursor.next();
   }
 }
 
-template <typename IO, bool IMAGE>
+// The same, but not by keeping what was computed before.
+template <Form FORM>
+__device__ __forceinline__ void positions_anew(Cursor<FORM> cursor, int last, int (&at)[kTile]) {
+  cursor.position = opaque(cursor.position);
+  positions_of<FORM>(cursor, last, at);
+}
+
+// ---- channels: global memory and registers --------------------------------------------------------------------------
+
+template <typename IO>
+__device__ __forceinline__ IO* address(char* base, int index, int stride) {
+  return reinterpret_cast<IO*>(base + static_cast<int64_t>(index) * stride);
+}
+
+// Where a thread's part of a tensor begins: at its channel, or, of a tensor by rows, at its batch element.
+template <Form FORM>
+__device__ __forceinline__ char* base_of(const Strided& s, const Place& p) {
+  char* base = s.data + p.batch * s.batch;
+  return FORM == Form::rows && s.by_rows ? base : base + static_cast<int64_t>(opaque(p.safe_channel)) * s.inner;
+}
+
+// Of a tensor whose positions are adjacent, (B, D, L) in memory, a warp reads four channels of eight positions at a time,
+// so that a request covers four runs of memory and not thirty-two; `settle` then hands every lane its own channel. A lane
+// that has no channel reads the last one's.
+template <typename IO, Form FORM>
+__device__ __forceinline__ void fetch(const Strided& s, char* base, const Place& p, const int (&at)[kTile],
+                                      IO (&raw)[kTile]) {
+  if (FORM == Form::rows && s.by_rows) {
+    const int lane = static_cast<int>(threadIdx.x & 31u), t = lane & (kTile - 1);
+    char* column = base + static_cast<int64_t>(min(at[0] + t, at[kTile - 1])) * s.step;
+#pragma unroll
+    for (int i = 0; i < kTile; ++i)
+      raw[i] = *address<IO>(column, min(p.warp_channel + i * (32 / kTile) + lane / kTile, p.end - 1), s.inner);
+    return;
+  }
+#pragma unroll
+  for (int t = 0; t < kTile; ++t) raw[t] = *address<IO>(base, at[t], s.step);
+}
+
+template <typename IO, Form FORM>
 __device__ __forceinline__ void settle(const Strided& s, const IO (&raw)[kTile], float* exchange, float (&x)[kTile]) {
-  if (IMAGE || !s.by_rows) {
+  if (FORM != Form::rows || !s.by_rows) {
 #pragma unroll
     for (int t = 0; t < kTile; ++t) x[t] = to_float(raw[t]);
     return;
@@ -155,19 +174,20 @@ __device__ __forceinline__ void settle(const Strided& s, const IO (&raw)[kTile],
   TRIPTYCH_WARP_BARRIER(settle_read);
 }
 
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void load(const Strided& s, const Place& p, const Cursor<IMAGE>& cursor, int valid,
+template <typename IO, Form FORM>
+__device__ __forceinline__ void load(const Strided& s, char* base, const Place& p, const int (&at)[kTile],
                                      float* exchange, float (&x)[kTile]) {
   IO raw[kTile];
-  fetch<IO, IMAGE>(s, p, cursor, valid, raw);
-  settle<IO, IMAGE>(s, raw, exchange, x);
+  fetch<IO, FORM>(s, base, p, at, raw);
+  settle<IO, FORM>(s, raw, exchange, x);
 }
 
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void store(const Strided& s, const Place& p, Cursor<IMAGE> cursor, int valid, float* exchange,
-                                      const float (&x)[kTile]) {
-  if (!IMAGE && s.by_rows) {
+template <typename IO, Form FORM>
+__device__ __forceinline__ void store(const Strided& s, char* base, const Place& p, const int (&at)[kTile], int valid,
+                                      float* exchange, const float (&x)[kTile]) {
+  if (FORM == Form::rows && s.by_rows) {
     const int lane = static_cast<int>(threadIdx.x & 31u), t = lane & (kTile - 1);
+    char* column = base + static_cast<int64_t>(at[0] + t) * s.step;
 #pragma unroll
     for (int i = 0; i < kTile; ++i) exchange[lane * kExchangePitch + i] = x[i];
     TRIPTYCH_WARP_BARRIER(store_written);
@@ -175,75 +195,61 @@ __device__ __forceinline__ void store(const Strided& s, const Place& p, Cursor<I
     for (int i = 0; i < kTile; ++i) {
       const int of_warp = i * (32 / kTile) + lane / kTile, channel = p.warp_channel + of_warp;
       if (channel < p.end && t < valid)
-        *address<IO>(s, p.batch, cursor.position + t, channel) = from_float<IO>(exchange[of_warp * kExchangePitch + t]);
+        *address<IO>(column, channel, s.inner) = from_float<IO>(exchange[of_warp * kExchangePitch + t]);
     }
     TRIPTYCH_WARP_BARRIER(store_read);
     return;
   }
 #pragma unroll
-  for (int t = 0; t < kTile; ++t) {
-    if (p.active && t < valid) *address<IO>(s, p.batch, cursor.position, p.channel) = from_float<IO>(x[t]);
-    cursor.next();
-  }
+  for (int t = 0; t < kTile; ++t)
+    if (p.active && t < valid) *address<IO>(base, at[t], s.step) = from_float<IO>(x[t]);
 }
 
 // Adds what the sink's plane holds to x, or leaves the sum there for the next launch.
-template <bool IMAGE>
-__device__ __forceinline__ void accumulate(const Sink& sink, const Shape& shape, const Place& p, Cursor<IMAGE> cursor,
+__device__ __forceinline__ void accumulate(const Sink& sink, const Shape& shape, const Place& p, const int (&at)[kTile],
                                            int valid, float (&x)[kTile]) {
   if (sink.plane == nullptr) return;
   float* plane = sink.plane + p.direction * sink.per_direction +
                  static_cast<int64_t>(p.batch) * shape.length * shape.channels + p.channel;
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
-    if (p.active && t < valid) {
-      float* at = plane + static_cast<int64_t>(cursor.position) * shape.channels;
-      if (sink.add) x[t] += *at;
-      if (!sink.finish) *at = x[t];
-    }
-    cursor.next();
+    if (!p.active || t >= valid) continue;
+    float* to = plane + static_cast<int64_t>(at[t]) * shape.channels;
+    if (sink.add) x[t] += *to;
+    if (!sink.finish) *to = x[t];
   }
 }
 
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void emit(const Sink& sink, const Shape& shape, const Place& p, const Cursor<IMAGE>& cursor,
-                                     int valid, float* exchange, float (&x)[kTile]) {
-  accumulate<IMAGE>(sink, shape, p, cursor, valid, x);
-  if (sink.finish) store<IO, IMAGE>(sink.out, p, cursor, valid, exchange, x);
+template <typename IO, Form FORM>
+__device__ __forceinline__ void emit(const Sink& sink, char* base, const Shape& shape, const Place& p,
+                                     const int (&at)[kTile], int valid, float* exchange, float (&x)[kTile]) {
+  accumulate(sink, shape, p, at, valid, x);
+  if (sink.finish) store<IO, FORM>(sink.out, base, p, at, valid, exchange, x);
 }
 
 // ---- what channels share: shared memory -----------------------------------------------------------------------------
 
-// Columns [first, first + count) of a tensor [B, L, G, *], a chunk of steps, to rows of kPitch floats; zero where there
-// is no such column or step. `lane` counts the threads that stage, `lanes` of them.
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void stage(const Strided& s, const Place& p, int group, const Cursor<IMAGE>& chunk, int valid,
-                                      int first, int width, int count, int lane, int lanes, float* rows) {
-  for (int step = lane; step < kChunk; step += lanes) {
-    const char* base = s.data + p.batch * s.batch + static_cast<int64_t>(group) * s.outer +
-                       static_cast<int64_t>(step < valid ? chunk.at(step) : 0) * s.step;
+// A chunk of steps of B and C, columns [first, first + count), to rows of kPitch floats: one row a state, B's and then
+// C's; and of an image the low-rank step sizes behind them, at `low`. Zero where there is no such column or step.
+template <typename IO, Form FORM>
+__device__ __forceinline__ void stage(const Problem& q, const Place& p, const Cursor<FORM>& chunk, int valid, int first,
+                                      int count, int threads, float* rows, float* low) {
+  constexpr int kTensors = FORM == Form::image ? 3 : 2;
+  const int group = FORM == Form::image ? p.direction : p.group;
+#pragma unroll 1
+  for (int item = static_cast<int>(threadIdx.x); item < kTensors * kChunk; item += threads) {
+    const int which = item / kChunk, step = item % kChunk;
+    const Strided& s = q.shared[which];
+    const bool low_rank = which == 2;
+    const int columns = low_rank ? q.shape.rank : count;
+    const int there = step < valid ? (low_rank ? columns : min(columns, q.shape.states - first)) : 0;
+    const char* from = s.data + p.batch * s.batch + static_cast<int64_t>(group) * s.outer +
+                       static_cast<int64_t>(there > 0 ? chunk.at(step) : 0) * s.step +
+                       static_cast<int64_t>(low_rank ? 0 : first) * s.inner;
+    float* to = (low_rank ? low : rows + which * count * kPitch) + step;
 #pragma unroll 4
-    for (int c = 0; c < count; ++c) {
-      const bool there = step < valid && first + c < width;
-      rows[c * kPitch + step] =
-          there ? to_float(*reinterpret_cast<const IO*>(base + static_cast<int64_t>(first + c) * s.inner)) : 0.0f;
-    }
-  }
-}
-
-// B and C of a chunk, by half of the block each where the block is more than a warp.
-template <typename IO, bool IMAGE>
-__device__ __forceinline__ void stage_pair(const Problem& q, const Place& p, const Cursor<IMAGE>& chunk, int valid,
-                                           int first, int count, int threads, float* b, float* c) {
-  const int group = IMAGE ? p.direction : p.group, thread = static_cast<int>(threadIdx.x);
-  const int half = threads / 2, width = q.shape.states;
-  if (half >= 32) {
-    const bool second = thread >= half;
-    stage<IO, IMAGE>(second ? q.C : q.B, p, group, chunk, valid, first, width, count, second ? thread - half : thread,
-                     second ? threads - half : half, second ? c : b);
-  } else {
-    stage<IO, IMAGE>(q.B, p, group, chunk, valid, first, width, count, thread, threads, b);
-    stage<IO, IMAGE>(q.C, p, group, chunk, valid, first, width, count, thread, threads, c);
+    for (int c = 0; c < columns; ++c)
+      to[c * kPitch] = c < there ? to_float(*reinterpret_cast<const IO*>(from + static_cast<int64_t>(c) * s.inner)) : 0.0f;
   }
 }
 
@@ -257,42 +263,11 @@ __device__ __forceinline__ void read_tile(const float* row, float (&x)[kTile]) {
 #endif
 }
 
-// ---- states of a channel: adjacent in global memory, columns of shared memory ---------------------------------------
+// ---- columns of shared memory, one a thread ------------------------------------------------------------------------
 
 // Four at a time where they lie so: the lanes of a warp are a row of states apart, and a request then costs a quarter.
 __device__ __forceinline__ bool by_fours(const float* states, int count) {
   return count % 4 == 0 && (reinterpret_cast<uintptr_t>(states) & 15u) == 0;
-}
-
-template <int NT>
-__device__ __forceinline__ void read_states(const float* from, int count, float (&x)[NT]) {
-#ifndef TRIPTYCH_EMU
-  if (NT % 4 == 0 && count >= NT && by_fours(from, NT)) {
-#pragma unroll
-    for (int n = 0; n + 3 < NT; n += 4) {
-      const float4 four = *reinterpret_cast<const float4*>(from + n);
-      x[n] = four.x, x[n + 1] = four.y, x[n + 2] = four.z, x[n + 3] = four.w;
-    }
-    return;
-  }
-#endif
-#pragma unroll
-  for (int n = 0; n < NT; ++n) x[n] = n < count ? from[n] : 0.0f;
-}
-
-template <int NT>
-__device__ __forceinline__ void write_states(float* to, int count, const float (&x)[NT]) {
-#ifndef TRIPTYCH_EMU
-  if (NT % 4 == 0 && count >= NT && by_fours(to, NT)) {
-#pragma unroll
-    for (int n = 0; n + 3 < NT; n += 4)
-      *reinterpret_cast<float4*>(to + n) = make_float4(x[n], x[n + 1], x[n + 2], x[n + 3]);
-    return;
-  }
-#endif
-#pragma unroll
-  for (int n = 0; n < NT; ++n)
-    if (n < count) to[n] = x[n];
 }
 
 __device__ __forceinline__ void to_column(const float* from, int count, int pitch, float* column) {
@@ -309,7 +284,22 @@ __device__ __forceinline__ void to_column(const float* from, int count, int pitc
     return;
   }
 #endif
+#pragma unroll 2
   for (int n = 0; n < count; ++n) column[n * pitch] = from[n];
+}
+
+__device__ __forceinline__ void from_column(const float* column, int pitch, int count, float* to) {
+#ifndef TRIPTYCH_EMU
+  if (by_fours(to, count)) {
+#pragma unroll 1
+    for (int n = 0; n < count; n += 4)
+      *reinterpret_cast<float4*>(to + n) =
+          make_float4(column[n * pitch], column[(n + 1) * pitch], column[(n + 2) * pitch], column[(n + 3) * pitch]);
+    return;
+  }
+#endif
+#pragma unroll 2
+  for (int n = 0; n < count; ++n) to[n] = column[n * pitch];
 }
 
 // ---- step sizes -----------------------------------------------------------------------------------------------------
@@ -327,10 +317,10 @@ __device__ __forceinline__ void load_weights(const Problem& q, const Place& p, i
 
 // Step sizes of a tile from delta (in place), or from their low-rank form at `offset` in the chunk; and their slopes, the
 // derivative by what softplus was given. A step that does not exist has size and slope zero: the state passes through it.
-template <bool IMAGE>
+template <Form FORM>
 __device__ __forceinline__ void step_sizes(const Problem& q, const Place& p, const LowRank& low, int threads, int offset,
                                            float bias, int valid, float (&dt)[kTile], float (&slope)[kTile]) {
-  if (IMAGE) {
+  if (FORM == Form::image) {
 #pragma unroll
     for (int t = 0; t < kTile; ++t) dt[t] = 0.0f;
 #pragma unroll 1
@@ -342,15 +332,20 @@ __device__ __forceinline__ void step_sizes(const Problem& q, const Place& p, con
       for (int t = 0; t < kTile; ++t) dt[t] = fmaf(weight, steps[t], dt[t]);
     }
   }
-  const bool soft = IMAGE || q.softplus;
+#pragma unroll
+  for (int t = 0; t < kTile; ++t) dt[t] += bias, slope[t] = 1.0f;
+  if (FORM == Form::image || q.softplus) {
+#pragma unroll
+    for (int t = 0; t < kTile; ++t) {
+      const Softplus s = softplus(dt[t]);
+      dt[t] = s.value, slope[t] = s.slope;
+    }
+  }
 #pragma unroll
   for (int t = 0; t < kTile; ++t) {
-    const float x = dt[t] + bias;
-    Softplus s{x, 1.0f};
-    if (soft) s = softplus(x);
     const bool there = p.active && t < valid;
-    dt[t] = there ? s.value : 0.0f;
-    slope[t] = there ? s.slope : 0.0f;
+    dt[t] = there ? dt[t] : 0.0f;
+    slope[t] = there ? slope[t] : 0.0f;
   }
 }
 

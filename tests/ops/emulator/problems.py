@@ -1,0 +1,127 @@
+"""Problems for the emulated kernels, and their solutions in float64 by the readable reference."""
+
+import torch
+from torch import Tensor
+
+from tests.ops.emulator.driver import Case
+from vision.ops.selective_scan import reference
+
+SCAN_INPUTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+IMAGE_INPUTS = ("x", "dts", "dt_weight", "dt_bias", "A", "B", "C", "D")
+OPTIONAL = ("D", "z", "delta_bias", "initial_state", "grad_last_state")
+
+
+def scan(
+    seed: int,
+    batch: int = 1,
+    length: int = 70,
+    channels: int = 40,
+    states: int = 3,
+    groups: int = 1,
+    dtype: torch.dtype = torch.float32,
+    without: tuple[str, ...] = (),
+    by_rows: tuple[str, ...] = (),
+    softplus: bool = True,
+    slow: bool = False,
+    **options: int,
+) -> Case:
+    """A selective scan with all optional inputs but ``without``; tensors ``by_rows`` lie as (B, D, L) in memory.
+
+    A ``slow`` one hardly decays over a chunk (``|A| * step * 64`` is well below 1), so that a state that comes from the
+    wrong place is not forgotten before it shows.
+    """
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random)
+
+    sequence = (batch, length, channels)
+    delta = normal(*sequence) - (4 if slow else 1)
+    tensors = {
+        "u": normal(*sequence).to(dtype),
+        "delta": (delta if softplus else delta.sigmoid()).to(dtype),
+        "A": -torch.exp(normal(channels, states) - (2.5 if slow else 0)),
+        "B": normal(batch, length, groups, states).to(dtype),
+        "C": normal(batch, length, groups, states).to(dtype),
+        "D": normal(channels),
+        "z": normal(*sequence).to(dtype),
+        "delta_bias": normal(channels) / 2 if softplus else normal(channels).abs() / 50,
+        "initial_state": normal(batch, channels, states),
+        "grad_y": normal(*sequence).to(dtype),
+        "grad_last_state": normal(batch, channels, states),
+    }
+    for name in without:
+        del tensors[name]
+    for name in by_rows:
+        tensors[name] = tensors[name].transpose(1, 2).contiguous().transpose(1, 2)
+    return Case("scan", tensors, {"softplus": int(softplus), **options})
+
+
+def image(
+    seed: int,
+    batch: int = 1,
+    height: int = 5,
+    width: int = 7,
+    channels: int = 40,
+    states: int = 2,
+    rank: int = 3,
+    dtype: torch.dtype = torch.float32,
+    slow: bool = False,
+    **options: int,
+) -> Case:
+    """A four-direction scan of an image."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random)
+
+    length, directions = height * width, 4
+    tensors = {
+        "x": normal(batch, length, channels).to(dtype),
+        "dts": normal(batch, length, directions, rank).to(dtype),
+        "dt_weight": normal(directions, channels, rank) / rank**0.5,
+        "dt_bias": normal(directions, channels) - (4 if slow else 1),
+        "A": -torch.exp(normal(directions, channels, states) - (2.5 if slow else 0)),
+        "B": normal(batch, length, directions, states).to(dtype),
+        "C": normal(batch, length, directions, states).to(dtype),
+        "D": normal(directions, channels),
+        "grad_y": normal(batch, length, channels).to(dtype),
+    }
+    return Case("ss2d", tensors, {"height": height, "width": width, **options})
+
+
+def solve(case: Case) -> dict[str, Tensor]:
+    """Every output and gradient in float64, by the names that the driver gives them."""
+    inputs = SCAN_INPUTS if case.kind == "scan" else IMAGE_INPUTS
+    tensors = {name: tensor.double().requires_grad_(name in inputs) for name, tensor in case.tensors.items()}
+    given = [tensors.get(name) for name in inputs]
+    if case.kind == "scan":
+        softplus = bool(case.options["softplus"])
+        y, last = reference.selective_scan(*given, delta_softplus=softplus)
+        sequence = [tensors.get(name) for name in ("u", "delta", "A", "B", "delta_bias", "initial_state")]
+        states = reference.chunk_states(reference.all_states(*sequence, delta_softplus=softplus))
+        results = {"y": y, "last_state": last, "states": states}
+        objective = (y * tensors["grad_y"]).sum()
+        if "grad_last_state" in tensors:
+            objective = objective + (last * tensors["grad_last_state"]).sum()
+    else:
+        size = case.options["height"], case.options["width"]
+        y = reference.ss2d(*given, *size)
+        results = {"y": y, "states": reference.ss2d_chunk_states(*given[:6], *size)}
+        objective = (y * tensors["grad_y"]).sum()
+    wanted = [name for name in inputs if name in tensors]
+    gradients = torch.autograd.grad(objective, [tensors[name] for name in wanted])
+    results |= {f"d{name}": gradient for name, gradient in zip(wanted, gradients, strict=True)}
+    return {name: result.detach() for name, result in results.items()}
+
+
+def worst_error(found: dict[str, Tensor], solution: dict[str, Tensor]) -> dict[str, float]:
+    """The relative error, in the Euclidean norm, of every tensor; infinite where something is not a number."""
+    assert set(found) == set(solution)
+    errors = {}
+    for name, exact in solution.items():
+        result = found[name].double()
+        assert result.shape == exact.shape, name
+        error = ((result - exact).norm() / exact.norm().clamp_min(1e-30)).item()
+        errors[name] = error if torch.isfinite(result).all() else float("inf")
+    return errors
