@@ -64,6 +64,12 @@ Strided strided(const char* name, const Optional& t, Dtype dtype, std::initializ
   return t ? strided(name, *t, dtype, shape) : Strided{};
 }
 
+// B or C with the states side by side: kernels read each number many times, so that a copy pays.
+Tensor states_together(const Tensor& t) {
+  const bool spread = t.dim() == 4 && t.size(3) > 1 && t.stride(3) != 1;
+  return spread ? torch::stable::contiguous(t) : t;
+}
+
 Strided output(const Tensor& t) {
   return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.dim() == 4 ? t.stride(2) : 0, t.stride(t.dim() - 1)};
 }
@@ -151,6 +157,8 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward(const Tensor& u, ScanForward s, 
 
 std::tuple<Tensor, Tensor> selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Optional D, Optional z,
                                           Optional delta_bias, Optional initial_state, bool delta_softplus) {
+  B = states_together(B);
+  C = states_together(C);
   auto task = scan_task<ScanForward>(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus);
   auto [y, last, states] = scan_forward(u, task, false);
   return {y, last};
@@ -159,6 +167,8 @@ std::tuple<Tensor, Tensor> selective_scan(Tensor u, Tensor delta, Tensor A, Tens
 std::tuple<Tensor, Tensor, Tensor> selective_scan_fwd(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Optional D,
                                                       Optional z, Optional delta_bias, Optional initial_state,
                                                       bool delta_softplus) {
+  B = states_together(B);
+  C = states_together(C);
   auto task = scan_task<ScanForward>(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus);
   return scan_forward(u, task, true);
 }
@@ -168,6 +178,8 @@ using ScanGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
 ScanGradients selective_scan_bwd(Tensor grad_y, Optional grad_last_state, Tensor u, Tensor delta, Tensor A, Tensor B,
                                  Tensor C, Optional D, Optional z, Optional delta_bias, Optional initial_state,
                                  Tensor states, bool delta_softplus, bool) {
+  B = states_together(B);
+  C = states_together(C);
   auto s = scan_task<ScanBackward>(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus);
   s.grad_y = strided("grad_y", grad_y, s.dtype, {s.batch, s.length, s.channels});
   s.grad_last_state = floats("grad_last_state", grad_last_state, {s.batch, s.channels, s.states});

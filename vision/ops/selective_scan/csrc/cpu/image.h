@@ -64,7 +64,7 @@ static void read_block(const Image& s, int64_t direction, int64_t block, ImageBl
   b.first = block * kBlock;
   b.channels = s.channels - b.first < kBlock ? s.channels - b.first : kBlock;
   const int64_t row = direction * s.channels + b.first;
-  read_states(s.A + row * s.states, s.states, b.channels, kLog2e, b.rate);
+  read_states(s.A + row * s.states, s.states, b.channels, kStepsLog2e, b.rate);
   read_states(s.dt_weight + row * s.rank, s.rank, b.channels, 1.0f, b.weight);
   read_channels(s.dt_bias + row, b.channels, b.bias);
   for (int c = 0; c < kBlock; ++c) {

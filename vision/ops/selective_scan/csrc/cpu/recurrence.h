@@ -20,8 +20,8 @@ struct ForwardTile {
   alignas(64) Steps y;       // in: what is added to the output, D * u; out: the output
 };
 
-// States [first, first + count): h = 2^(dt rate) h + driven B; y += C h. `rate` is A log2(e), [states, 16].
-template <int count>
+// `count` states: h = e^(dt A) h + driven B; y += C h. `rate` is A kSteps log2(e), [states, 16].
+template <int count, bool clamped>
 TRIPTYCH_INLINE void run_states(ForwardTile& t, int64_t steps, Shared B, Shared C, const float* rate, float* h) {
   Floats state[count][kParts], slope[count][kParts];
   for (int n = 0; n < count; ++n)
@@ -39,7 +39,7 @@ TRIPTYCH_INLINE void run_states(ForwardTile& t, int64_t steps, Shared B, Shared 
     for (int n = 0; n < count; ++n) {
       const Floats b = all(B.at[n]), c = all(C.at[n]);
       for (int v = 0; v < kParts; ++v) {
-        state[n][v] = exp2(dt[v] * slope[n][v]) * state[n][v] + driven[v] * b;
+        state[n][v] = exp2_steps<clamped>(dt[v] * slope[n][v]) * state[n][v] + driven[v] * b;
         y[v] = state[n][v] * c + y[v];
       }
     }
@@ -49,13 +49,37 @@ TRIPTYCH_INLINE void run_states(ForwardTile& t, int64_t steps, Shared B, Shared 
     for (int v = 0; v < kParts; ++v) store(h + n * kBlock + v * kWidth, state[n][v]);
 }
 
+// Whether no exponent of a tile leaves what a float holds, as is nearly always so.
+static bool within_range(const Steps dt, int64_t steps, int64_t states, const float* rate) {
+  Ints outside = {};
+  Floats largest[kParts] = {};
+  for (int64_t l = 0; l < steps; ++l)
+    for (int v = 0; v < kParts; ++v) largest[v] = larger(largest[v], magnitude(load(&dt[l][v * kWidth])));
+  for (int64_t n = 0; n < states; ++n)
+    for (int v = 0; v < kParts; ++v)
+      outside |= bits<Ints>(largest[v] * magnitude(load(rate + n * kBlock + v * kWidth)) > all(kSafe));
+  int32_t any = 0;
+  for (int i = 0; i < kWidth; ++i) any |= outside[i];
+  return any == 0;
+}
+
+template <bool clamped>
+static void run_all_states(ForwardTile& t, int64_t steps, int64_t states, Shared B, Shared C, const float* rate,
+                           float* h) {
+  constexpr int together = TRIPTYCH_STATES;
+  int64_t n = 0;
+  for (; n + together <= states; n += together)
+    run_states<together, clamped>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, rate + n * kBlock, h + n * kBlock);
+  for (; n < states; ++n)
+    run_states<1, clamped>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, rate + n * kBlock, h + n * kBlock);
+}
+
 static void forward_tile(ForwardTile& t, int64_t steps, int64_t states, Shared B, Shared C, const float* rate,
                          float* h) {
-  int64_t n = 0;
-  for (; n + TRIPTYCH_STATES <= states; n += TRIPTYCH_STATES)
-    run_states<TRIPTYCH_STATES>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, rate + n * kBlock, h + n * kBlock);
-  for (; n < states; ++n)
-    run_states<1>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, rate + n * kBlock, h + n * kBlock);
+  if (states > 2 && within_range(t.dt, steps, states, rate))  // with one state the check costs what it saves
+    run_all_states<false>(t, steps, states, B, C, rate, h);
+  else
+    run_all_states<true>(t, steps, states, B, C, rate, h);
 }
 
 // What a tile's backward pass reads and writes; g is the gradient of a state.
@@ -70,14 +94,14 @@ struct BackwardTile {
 
 // Of one channel block, [states, 16] each.
 struct BackwardStates {
-  const float* rate;    // A log2(e)
+  const float* rate;    // A kSteps log2(e)
   const float* A;
   const float* before;  // the states before the tile
   float* carried;       // in: the gradient that reaches the last state from later; out: that reaches the ones before
   float* grad_A;        // added to
 };
 
-template <int count, bool want_y>
+template <int count, bool want_y, bool clamped>
 TRIPTYCH_INLINE void run_states_back(BackwardTile& t, int64_t steps, Shared B, Shared C, float* grad_B, float* grad_C,
                                      int64_t grad_step, BackwardStates s) {
   alignas(64) float decays[kChunk][count][kBlock], decayed[kChunk][count][kBlock];  // a, and a h
@@ -92,7 +116,7 @@ TRIPTYCH_INLINE void run_states_back(BackwardTile& t, int64_t steps, Shared B, S
     for (int64_t l = 0; l < steps; ++l, b += B.step)
       for (int n = 0; n < count; ++n)
         for (int v = 0; v < kParts; ++v) {
-          const Floats decay = exp2(load(&t.dt[l][v * kWidth]) * slope[n][v]);
+          const Floats decay = exp2_steps<clamped>(load(&t.dt[l][v * kWidth]) * slope[n][v]);
           const Floats rest = decay * state[n][v];
           store(&decays[l][n][v * kWidth], decay);
           store(&decayed[l][n][v * kWidth], rest);
@@ -157,15 +181,25 @@ TRIPTYCH_INLINE BackwardStates from_state(BackwardStates s, int64_t n) {
   return {s.rate + at, s.A + at, s.before + at, s.carried + at, s.grad_A + at};
 }
 
+template <bool want_y, bool clamped>
+static void run_all_states_back(BackwardTile& t, int64_t steps, int64_t states, Shared B, Shared C, float* grad_B,
+                                float* grad_C, int64_t grad_step, BackwardStates s) {
+  constexpr int together = TRIPTYCH_STATES_BACK;
+  int64_t n = 0;
+  for (; n + together <= states; n += together)
+    run_states_back<together, want_y, clamped>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, grad_B + n, grad_C + n,
+                                               grad_step, from_state(s, n));
+  for (; n < states; ++n)
+    run_states_back<1, want_y, clamped>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, grad_B + n, grad_C + n,
+                                        grad_step, from_state(s, n));
+}
+
 // grad_B and grad_C are added to; to_drive, to_step and y begin as the caller left them.
 template <bool want_y>
 static void backward_tile(BackwardTile& t, int64_t steps, int64_t states, Shared B, Shared C, float* grad_B,
                           float* grad_C, int64_t grad_step, BackwardStates s) {
-  int64_t n = 0;
-  for (; n + TRIPTYCH_STATES_BACK <= states; n += TRIPTYCH_STATES_BACK)
-    run_states_back<TRIPTYCH_STATES_BACK, want_y>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, grad_B + n,
-                                                  grad_C + n, grad_step, from_state(s, n));
-  for (; n < states; ++n)
-    run_states_back<1, want_y>(t, steps, {B.at + n, B.step}, {C.at + n, C.step}, grad_B + n, grad_C + n, grad_step,
-                               from_state(s, n));
+  if (states > 2 && within_range(t.dt, steps, states, s.rate))
+    run_all_states_back<want_y, false>(t, steps, states, B, C, grad_B, grad_C, grad_step, s);
+  else
+    run_all_states_back<want_y, true>(t, steps, states, B, C, grad_B, grad_C, grad_step, s);
 }

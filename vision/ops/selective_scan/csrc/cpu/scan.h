@@ -41,7 +41,7 @@ static void scan_forward_as(const ScanForward& s, int64_t begin, int64_t end) {
     const int64_t first = group * per_group + block * kBlock;
     const int64_t rest = per_group - block * kBlock, channels = rest < kBlock ? rest : kBlock;
     const int64_t row = batch * s.channels + first;
-    read_states(s.A + first * states, states, channels, kLog2e, rate);
+    read_states(s.A + first * states, states, channels, kStepsLog2e, rate);
     read_channels(s.bias ? s.bias + first : nullptr, channels, constants.bias);
     read_channels(s.D ? s.D + first : nullptr, channels, constants.skip);
     if (s.initial)
@@ -153,7 +153,7 @@ static void scan_backward_as(const ScanBackward& s, int64_t begin, int64_t end) 
       const int64_t first = group * per_group + block * kBlock;
       const int64_t rest = per_group - block * kBlock, channels = rest < kBlock ? rest : kBlock;
       const int64_t row = batch * s.channels + first;
-      read_states(s.A + first * states, states, channels, kLog2e, rate);
+      read_states(s.A + first * states, states, channels, kStepsLog2e, rate);
       read_states(s.A + first * states, states, channels, 1.0f, A);
       read_channels(s.bias ? s.bias + first : nullptr, channels, constants.bias);
       read_channels(s.D ? s.D + first : nullptr, channels, constants.skip);

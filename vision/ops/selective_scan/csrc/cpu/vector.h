@@ -104,6 +104,8 @@ TRIPTYCH_INLINE Lane sum_lanes(Floats v) { return v; }
 
 #endif
 
+TRIPTYCH_INLINE Floats magnitude(Floats x) { return bits<Floats>(bits<Ints>(x) & INT32_MAX); }
+
 // Each lane of four floats is a column of four 4x4 matrices side by side; transposes each.
 TRIPTYCH_INLINE void transpose(Floats r[4]) {
   const Floats a = low_pairs(r[0], r[1]), b = high_pairs(r[0], r[1]);
