@@ -17,9 +17,9 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[2] / "vision" / "ops" / "selective_scan" / "csrc" / "cuda"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-PLAIN = ("-O1",)
+PLAIN = ("-O1", "-fno-strict-aliasing")
 # Leaks are not looked for: fibers live as long as the process.
-SANITIZED = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DTRIPTYCH_EMU_ONLY_FLOAT")
+SANITIZED = (*PLAIN, "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DTRIPTYCH_EMU_ONLY_FLOAT")
 DTYPES = {torch.float32: "f", torch.float16: "h", torch.bfloat16: "b"}
 NUMPY = {"f": np.dtype("<f4"), "h": np.dtype("<f2"), "b": np.dtype("<u2")}
 ORDERS = ("forward", "reverse", "shuffled")

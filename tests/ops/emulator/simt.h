@@ -40,6 +40,11 @@ struct dim3 {
   explicit dim3(unsigned x_, unsigned y_ = 1) : x(x_), y(y_) {}
 };
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
 namespace emu {
 
 enum class Order { forward, reverse, shuffled };
@@ -69,8 +74,16 @@ constexpr size_t kStack = 96 * 1024;
 #endif
 constexpr unsigned kMostThreads = 256, kWarp = 32;
 
+// Functions that are left and entered in the middle: the address sanitizer must not count on their frames.
+#define TRIPTYCH_SWITCH gnu::noinline, gnu::no_sanitize_address
+
+// Where to go on: a switch takes a few instructions, where swapcontext would ask the kernel for the signal mask each time.
+using Jump = void* [5];
+
+[[noreturn, TRIPTYCH_SWITCH]] inline void jump(Jump& to) { __builtin_longjmp(to, 1); }
+
 struct Fiber {
-  ucontext_t context;
+  Jump at;
   char* stack = nullptr;
   Wait wait = Wait::done;
   const char* place = "";  // where it waits
@@ -82,7 +95,7 @@ struct Block {
   std::vector<Fiber> fibers{kMostThreads};
   unsigned threads = 0;
   Fiber* running = nullptr;
-  ucontext_t scheduler;
+  Jump scheduler;
   void* scheduler_fake = nullptr;
   const void* scheduler_stack = nullptr;
   size_t scheduler_size = 0;
@@ -111,16 +124,16 @@ inline void after_switch(void* fake, const void** stack, size_t* size) {
 #endif
 }
 
-inline void to_scheduler(Wait wait, const char* place) {
+[[TRIPTYCH_SWITCH]] inline void to_scheduler(Wait wait, const char* place) {
   Fiber& self = *block.running;
   self.wait = wait;
   self.place = place;
   before_switch(&self.fake, block.scheduler_stack, block.scheduler_size);
-  swapcontext(&self.context, &block.scheduler);
-  after_switch(self.fake, nullptr, nullptr);
+  if (__builtin_setjmp(self.at) == 0) jump(block.scheduler);
+  after_switch(block.running->fake, nullptr, nullptr);
 }
 
-inline void fiber_main() {
+[[TRIPTYCH_SWITCH]] inline void fiber_main() {
   after_switch(nullptr, &block.scheduler_stack, &block.scheduler_size);
   for (;;) {  // a fiber is used again for the threads of later blocks
     block.body(block.argument);
@@ -128,20 +141,29 @@ inline void fiber_main() {
   }
 }
 
-inline void to_fiber(Fiber& fiber) {
-  if (fiber.stack == nullptr) {
-    void* stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stack == MAP_FAILED) fail("no memory for a stack");
-    fiber.stack = static_cast<char*>(stack);
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack;
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, fiber_main, 0);
-  }
-  block.running = &fiber;
+[[noreturn, TRIPTYCH_SWITCH]] inline void start(Fiber& fiber) {
+  void* stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (stack == MAP_FAILED) fail("no memory for a stack");
+  fiber.stack = static_cast<char*>(stack);
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack;
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, fiber_main, 0);
   before_switch(&block.scheduler_fake, fiber.stack, kStack);
-  swapcontext(&block.scheduler, &fiber.context);
+  setcontext(&context);
+  fail("a fiber did not start");
+}
+
+[[TRIPTYCH_SWITCH]] inline void resume(Fiber& fiber) {
+  before_switch(&block.scheduler_fake, fiber.stack, kStack);
+  jump(fiber.at);
+}
+
+[[TRIPTYCH_SWITCH]] inline void to_fiber(Fiber& fiber) {
+  block.running = &fiber;
+  if (__builtin_setjmp(block.scheduler) == 0) fiber.stack == nullptr ? start(fiber) : resume(fiber);
   after_switch(block.scheduler_fake, nullptr, nullptr);
 }
 

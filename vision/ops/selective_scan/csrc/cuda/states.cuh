@@ -22,7 +22,6 @@ __device__ __forceinline__ float advance_state(const float* b_row, const float* 
 
 template <int NT>
 __device__ __forceinline__ void read_states(const float* from, int count, float (&x)[NT]) {
-#ifndef TRIPTYCH_EMU
   if (NT % 4 == 0 && count >= NT && by_fours(from, NT)) {
 #pragma unroll
     for (int n = 0; n + 3 < NT; n += 4) {
@@ -31,21 +30,18 @@ __device__ __forceinline__ void read_states(const float* from, int count, float 
     }
     return;
   }
-#endif
 #pragma unroll
   for (int n = 0; n < NT; ++n) x[n] = n < count ? from[n] : 0.0f;
 }
 
 template <int NT>
 __device__ __forceinline__ void write_states(float* to, int count, const float (&x)[NT]) {
-#ifndef TRIPTYCH_EMU
   if (NT % 4 == 0 && count >= NT && by_fours(to, NT)) {
 #pragma unroll
     for (int n = 0; n + 3 < NT; n += 4)
       *reinterpret_cast<float4*>(to + n) = make_float4(x[n], x[n + 1], x[n + 2], x[n + 3]);
     return;
   }
-#endif
 #pragma unroll
   for (int n = 0; n < NT; ++n)
     if (n < count) to[n] = x[n];

@@ -254,13 +254,9 @@ __device__ __forceinline__ void stage(const Problem& q, const Place& p, const Cu
 }
 
 __device__ __forceinline__ void read_tile(const float* row, float (&x)[kTile]) {
-#ifdef TRIPTYCH_EMU
-  for (int t = 0; t < kTile; ++t) x[t] = row[t];
-#else
   const float4 low = *reinterpret_cast<const float4*>(row), high = *reinterpret_cast<const float4*>(row + 4);
   x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
   x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
-#endif
 }
 
 // ---- columns of shared memory, one a thread ------------------------------------------------------------------------
@@ -271,7 +267,6 @@ __device__ __forceinline__ bool by_fours(const float* states, int count) {
 }
 
 __device__ __forceinline__ void to_column(const float* from, int count, int pitch, float* column) {
-#ifndef TRIPTYCH_EMU
   if (by_fours(from, count)) {
 #pragma unroll 1
     for (int n = 0; n < count; n += 4) {
@@ -283,13 +278,11 @@ __device__ __forceinline__ void to_column(const float* from, int count, int pitc
     }
     return;
   }
-#endif
 #pragma unroll 2
   for (int n = 0; n < count; ++n) column[n * pitch] = from[n];
 }
 
 __device__ __forceinline__ void from_column(const float* column, int pitch, int count, float* to) {
-#ifndef TRIPTYCH_EMU
   if (by_fours(to, count)) {
 #pragma unroll 1
     for (int n = 0; n < count; n += 4)
@@ -297,7 +290,6 @@ __device__ __forceinline__ void from_column(const float* column, int pitch, int 
           make_float4(column[n * pitch], column[(n + 1) * pitch], column[(n + 2) * pitch], column[(n + 3) * pitch]);
     return;
   }
-#endif
 #pragma unroll 2
   for (int n = 0; n < count; ++n) to[n] = column[n * pitch];
 }

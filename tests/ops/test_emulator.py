@@ -1,0 +1,285 @@
+"""The CUDA kernels' sources on the host emulator, against the float64 reference: outputs and all gradients."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.ops.emulator.driver import KERNELS, ORDERS, PLAIN, SANITIZED, Case, build, compiler, run
+from tests.ops.emulator.problems import OPTIONAL, image, scan, solve, worst_error
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler: install g++ or set CXX")
+
+Solutions = dict[str, dict[str, Tensor]]
+
+ROWS = ("u", "delta", "z", "grad_y")
+CASES = {
+    "one step": scan(1, length=1, states=2),
+    "less than a tile, nothing optional": scan(2, batch=2, length=7, channels=5, states=1, without=OPTIONAL),
+    "a tile": scan(3, length=8, states=4, without=("z", "initial_state")),
+    "a chunk, slow": scan(4, length=64, states=5, slow=True, without=("grad_last_state",)),
+    "a chunk and a step, groups": scan(5, batch=2, length=65, channels=36, states=8, groups=2),
+    "14 x 14, 16 states, idle lanes": scan(6, length=196, channels=33, states=16, softplus=False),
+    "two blocks of channels, slow": scan(7, length=130, channels=140, states=2, slow=True),
+    "20 states in two windows": scan(8, length=70, channels=8, states=20, segments=2),
+    "256 states": scan(9, length=9, channels=3, states=256),
+    "segments, slow": scan(10, batch=2, length=301, channels=20, states=3, segments=4, slow=True),
+    "segments, 16 states": scan(11, length=200, channels=20, states=16, segments=3, softplus=False),
+    "by rows, groups": scan(12, batch=2, length=67, channels=40, states=3, groups=2, by_rows=ROWS),
+    "by rows, windows and segments, slow": scan(
+        13, length=133, channels=9, states=18, by_rows=ROWS, segments=3, slow=True
+    ),
+    "some by rows": scan(14, length=70, channels=70, states=6, by_rows=("delta", "z")),
+    "a group for each channel": scan(15, length=20, channels=3, states=4, groups=3),
+    "deterministic": scan(16, batch=2, length=70, channels=140, states=3, deterministic=1),
+    "float16": scan(17, length=70, states=3, dtype=torch.float16),
+    "bfloat16, by rows": scan(18, length=70, states=16, dtype=torch.bfloat16, by_rows=ROWS),
+    "bfloat16, windows": scan(19, length=20, channels=8, states=17, dtype=torch.bfloat16),
+    "image": image(20, batch=2),
+    "image of one row": image(21, height=1, width=19, states=1),
+    "image of one column": image(22, height=19, width=1, states=5),
+    "image, segments, slow": image(23, height=9, width=16, states=1, segments=3, slow=True),
+    "image, one plane, two blocks": image(24, channels=140, separate_planes=0, rank=9),
+    "image, windows and segments": image(25, height=8, width=10, channels=8, states=18, segments=2),
+    "image, deterministic": image(26, batch=2, channels=140, deterministic=1),
+    "image, float16, one plane": image(27, states=6, dtype=torch.float16, separate_planes=0),
+}
+EXACT = 1e-6  # relative, of every tensor, in float32
+ROUNDED = {torch.float32: EXACT, torch.float16: 4e-4, torch.bfloat16: 3e-3}
+
+
+@pytest.fixture(scope="module")
+def folder(request: pytest.FixtureRequest) -> Path:
+    """Where compiled drivers stay between runs."""
+    return request.config.cache.mkdir("emulator")
+
+
+@pytest.fixture(scope="module")
+def driver(folder: Path) -> Path:
+    """The kernels over the emulator."""
+    return build(folder, PLAIN)
+
+
+@pytest.fixture(scope="module")
+def solutions() -> Solutions:
+    """Every case in float64."""
+    return {name: solve(case) for name, case in CASES.items()}
+
+
+def bound(case: Case, name: str) -> float:
+    """What 16-bit inputs leave: their outputs and gradients are rounded to 16 bits, the parameters' are not."""
+    shaped = {"y": "u" if case.kind == "scan" else "x"}.get(name, name.removeprefix("d"))
+    source = case.tensors.get(shaped)
+    return ROUNDED[source.dtype if source is not None else torch.float32]
+
+
+@pytest.mark.parametrize("order", range(len(ORDERS)), ids=ORDERS)
+def test_outputs_and_gradients(driver: Path, solutions: Solutions, order: int, tmp_path: Path) -> None:
+    results = run(driver, tmp_path, [case.with_options(order=order) for case in CASES.values()]).results
+    wrong = []
+    for (name, case), found in zip(CASES.items(), results, strict=True):
+        errors = worst_error(found, solutions[name]).items()
+        wrong += [f"{name}: {tensor} {error:.1e}" for tensor, error in errors if not error <= bound(case, tensor)]
+    assert not wrong
+
+
+def test_as_wrong_as_the_hardware_may_be(driver: Path, solutions: Solutions, tmp_path: Path) -> None:
+    """With 2^x and division off by up to 2^-22, as their manual allows: a bound on what a GPU can make of it."""
+    wide = {name: case for name, case in CASES.items() if ROUNDED[next(iter(case.tensors.values())).dtype] == EXACT}
+    results = run(driver, tmp_path, [case.with_options(approximate=1) for case in wide.values()]).results
+    worst = {name: max(worst_error(found, solutions[name]).values()) for name, found in zip(wide, results, strict=True)}
+    assert max(worst.values()) < 5 * EXACT
+    assert max(worst.values()) > EXACT / 10  # the errors are really made
+
+
+def test_every_barrier_is_needed(driver: Path, solutions: Solutions, tmp_path: Path) -> None:
+    """Each barrier of the sources, left out, is missed in every order of the threads."""
+    names = (
+        "two blocks of channels, slow",
+        "by rows, windows and segments, slow",
+        "segments, slow",
+        "image, segments, slow",
+        "image, one plane, two blocks",
+    )
+    written = {name for path in KERNELS.glob("*.cuh") for name in re.findall(r"BARRIER\((\w+)\);", path.read_text())}
+    whole = run(driver, tmp_path, [CASES[name] for name in names])
+    assert whole.barriers - {"a shuffle"} == written and written
+    missed = {
+        (barrier, ORDERS[order]): goes_wrong(driver, tmp_path, names, solutions, barrier, order)
+        for barrier in sorted(written)
+        for order in range(len(ORDERS))
+    }
+    assert all(missed.values()), [where for where, seen in missed.items() if not seen]
+
+
+def goes_wrong(
+    driver: Path, folder: Path, names: tuple[str, ...], solutions: Solutions, barrier: str, order: int
+) -> bool:
+    """Whether leaving out a barrier is seen: in a result, or because the threads no longer meet."""
+    try:
+        results = run(driver, folder, [CASES[name].with_options(order=order) for name in names], barrier).results
+    except subprocess.CalledProcessError:
+        return True
+    pairs = zip(names, results, strict=True)
+    return any(error > 10 * EXACT for name, found in pairs for error in worst_error(found, solutions[name]).values())
+
+
+def test_sanitized(folder: Path, solutions: Solutions, tmp_path: Path) -> None:
+    """No access out of bounds and no undefined arithmetic, in shared or global memory."""
+    names = [
+        "less than a tile, nothing optional",
+        "a chunk and a step, groups",
+        "20 states in two windows",
+        "by rows, windows and segments, slow",
+        "deterministic",
+        "image of one row",
+        "image, segments, slow",
+        "image, one plane, two blocks",
+    ]
+    results = run(build(folder, SANITIZED), tmp_path, [CASES[name].with_options(order=2) for name in names]).results
+    for name, found in zip(names, results, strict=True):
+        assert max(worst_error(found, solutions[name]).values()) <= EXACT, name
+
+
+def test_planned_segments(driver: Path, tmp_path: Path) -> None:
+    """The plan cuts a long sequence for a large GPU; every cut gives the same to rounding."""
+    case = scan(30, length=200, channels=180, states=2, slow=True)
+    cuts = [case.with_options(segments=count) for count in (1, 2, 3, 4)]
+    planned = [case.with_options(segments=0, processors=count) for count in (1, 132)]
+    results = run(driver, tmp_path, [*cuts, *planned]).results
+    solution = solve(case)
+    assert all(max(worst_error(found, solution).values()) <= 2 * EXACT for found in results)
+    assert torch.equal(results[4]["y"], results[0]["y"])  # 192 threads are enough for one processor
+    assert torch.equal(results[5]["y"], results[3]["y"])  # but not for 132: a segment a chunk
+
+
+def test_directions_sum_alike(driver: Path, tmp_path: Path) -> None:
+    """The directions of an image give the same bits in planes of their own and in turn in one."""
+    case = image(31, batch=2, height=9, width=11, states=3)
+    apart, in_turn = run(driver, tmp_path, [case, case.with_options(separate_planes=0)]).results
+    assert all(torch.equal(apart[name], in_turn[name]) for name in ("y", "dx", "states"))
+
+
+@pytest.mark.parametrize("make", [scan, image])
+def test_deterministic(driver: Path, tmp_path: Path, make: type) -> None:
+    """The same bits whatever the order of blocks and threads; the atomics that are used otherwise do not give them."""
+    case = make(32, batch=3, channels=300)
+    runs = [case.with_options(order=order, deterministic=fixed) for fixed in (1, 0) for order in range(3)]
+    results = run(driver, tmp_path, runs).results
+    assert all(torch.equal(results[0][name], other[name]) for other in results[1:3] for name in results[0])
+    assert not all(torch.equal(results[3][name], other[name]) for other in results[4:6] for name in results[3])
+    assert all(torch.equal(results[0][name], other[name]) for other in results for name in ("y", "states"))
+
+
+def test_far_apart_in_memory(driver: Path, tmp_path: Path) -> None:
+    """Offsets beyond 32 bits: positions 2 GB apart, channels of a (B, D, L) tensor 1 GB apart, batches 8 GB apart."""
+    near = scan(33, batch=2, length=3, channels=3, states=2)
+    far = Case(near.kind, dict(near.tensors), near.options)
+    for name, strides in (("u", (2**31, 2**29 - 1, 1)), ("delta", (2**31, 1, 2**28)), ("z", (2**31, 2**29 - 1, 1))):
+        # only its strides are looked at: the values are taken from the compact tensor
+        far.tensors[name] = StridedLike(near.tensors[name], strides)
+    results = run(driver, tmp_path, [near, far]).results
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+class StridedLike:
+    """A tensor's values with other strides than it has, for memory that only the driver maps."""
+
+    def __init__(self, tensor: Tensor, strides: tuple[int, ...]) -> None:
+        self.dtype, self.ndim, self.shape = tensor.dtype, tensor.ndim, tensor.shape
+        self._tensor, self._strides = tensor, strides
+
+    def stride(self) -> tuple[int, ...]:
+        """The strides that the driver gives it."""
+        return self._strides
+
+    def detach(self) -> Tensor:
+        """The values."""
+        return self._tensor
+
+
+def test_views(driver: Path, tmp_path: Path) -> None:
+    """Halves of one tensor, and B and C as slices of one projection, without a copy."""
+    plain = scan(34, batch=2, length=20, channels=40, states=4)
+    sliced = Case(plain.kind, dict(plain.tensors), plain.options)
+    for names in (("u", "z"), ("B", "C")):
+        whole = torch.cat([plain.tensors[name] for name in names], dim=-1)
+        parts = whole.split(whole.shape[-1] // 2, dim=-1)
+        assert not parts[0].is_contiguous()
+        sliced.tensors |= dict(zip(names, parts, strict=True))
+    results = run(driver, tmp_path, [plain, sliced]).results
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+@pytest.mark.parametrize("by_rows", [(), ROWS])
+def test_nan_stays_where_it_is(driver: Path, tmp_path: Path, by_rows: tuple[str, ...]) -> None:
+    """A NaN step size spoils its channel from there on, and no other; nor does a lane without a channel pick it up."""
+    case = scan(35, length=20, channels=35, states=2, by_rows=by_rows)
+    case.tensors["delta"][0, 12, 34] = float("nan")
+    case.tensors["u"][0, 19, 33] = float("inf")
+    y = run(driver, tmp_path, [case]).results[0]["y"]
+    spoilt = torch.zeros_like(y, dtype=torch.bool)
+    spoilt[0, 12:, 34] = True
+    spoilt[0, 19, 33] = True
+    assert torch.equal(~y.isfinite(), spoilt)
+
+
+def test_what_does_not_fit_is_told(driver: Path, tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(driver, tmp_path, [image(36, height=2, width=2, rank=900)])
+    assert "the rank of the step sizes is too large" in caught.value.stderr
+
+
+# ---- the emulator itself ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def selftest(folder: Path) -> Path:
+    """Small kernels, most of them wrong."""
+    return build(folder, ("-O1", "-fsanitize=address"), "selftest.cpp")
+
+
+def ended(program: Path, name: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """A finished self-test."""
+    return subprocess.run([program, name], input=given, capture_output=True, check=False, timeout=60)
+
+
+def test_emulated_exchange(selftest: Path) -> None:
+    found = [float(word) for word in ended(selftest, "exchanges").stdout.split()]
+    assert found == [float((63 - thread) ^ 5) for thread in range(64)] * 3
+    assert all(word == b"-nan" or word == b"nan" for word in ended(selftest, "unwritten_shared").stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("some_wait", "not all threads of a block reach a barrier"),
+        ("two_places", "threads wait at different places: "),
+        ("some_shuffle", "not all threads of a block reach a barrier"),
+        ("beyond_shared", "heap-buffer-overflow"),
+    ],
+)
+def test_emulator_stops(selftest: Path, name: str, words: str) -> None:
+    process = ended(selftest, name)
+    assert process.returncode != 0
+    assert words in process.stderr.decode()
+
+
+def test_emulated_16_bits(selftest: Path) -> None:
+    """Every half widens as numpy says; floats round to 16 bits as numpy and torch say, ties and overflow too."""
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    random = np.random.default_rng(0)
+    ties = halves[: 2**15 - 1024].astype(np.float32)
+    floats = np.concatenate([ties, (ties[1:] + ties[:-1]) / 2, -ties, 10 ** random.uniform(-9, 6, 4096)])
+    floats = np.concatenate([floats, [65519.0, 65520.0, 1e30, np.inf, -np.inf, 0.0, -0.0]]).astype(np.float32)
+    output = ended(selftest, "halves", floats.tobytes()).stdout
+    np.testing.assert_array_equal(np.frombuffer(output[: 4 * 65536], np.float32), halves.astype(np.float32))
+    rounded = np.frombuffer(output[4 * 65536 :], np.uint16).reshape(-1, 2)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(rounded[:, 0], floats.astype(np.float16).view(np.uint16))
+    by_torch = torch.from_numpy(floats).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    np.testing.assert_array_equal(rounded[:, 1], by_torch)
