@@ -10,46 +10,11 @@ import torch
 from torch import Tensor
 
 from tests.ops.emulator.driver import KERNELS, ORDERS, PLAIN, SANITIZED, Case, build, compiler, run
-from tests.ops.emulator.problems import OPTIONAL, image, scan, solve, worst_error
+from tests.ops.emulator.problems import CASES, EXACT, ROUNDED, ROWS, bound, image, scan, solve, worst_error
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler: install g++ or set CXX")
 
 Solutions = dict[str, dict[str, Tensor]]
-
-ROWS = ("u", "delta", "z", "grad_y")
-CASES = {
-    "one step": scan(1, length=1, states=2),
-    "less than a tile, nothing optional": scan(2, batch=2, length=7, channels=5, states=1, without=OPTIONAL),
-    "a tile": scan(3, length=8, states=4, without=("z", "initial_state")),
-    "a chunk, slow": scan(4, length=64, states=5, slow=True, without=("grad_last_state",)),
-    "a chunk and a step, groups": scan(5, batch=2, length=65, channels=36, states=8, groups=2),
-    "14 x 14, 16 states, idle lanes": scan(6, length=196, channels=33, states=16, softplus=False),
-    "two blocks of channels, slow": scan(7, length=130, channels=140, states=2, slow=True),
-    "20 states in two windows": scan(8, length=70, channels=8, states=20, segments=2),
-    "256 states": scan(9, length=9, channels=3, states=256),
-    "segments, slow": scan(10, batch=2, length=301, channels=20, states=3, segments=4, slow=True),
-    "segments, 16 states": scan(11, length=200, channels=20, states=16, segments=3, softplus=False),
-    "by rows, groups": scan(12, batch=2, length=67, channels=40, states=3, groups=2, by_rows=ROWS),
-    "by rows, windows and segments, slow": scan(
-        13, length=133, channels=9, states=18, by_rows=ROWS, segments=3, slow=True
-    ),
-    "some by rows": scan(14, length=70, channels=70, states=6, by_rows=("delta", "z")),
-    "a group for each channel": scan(15, length=20, channels=3, states=4, groups=3),
-    "deterministic": scan(16, batch=2, length=70, channels=140, states=3, deterministic=1),
-    "float16": scan(17, length=70, states=3, dtype=torch.float16),
-    "bfloat16, by rows": scan(18, length=70, states=16, dtype=torch.bfloat16, by_rows=ROWS),
-    "bfloat16, windows": scan(19, length=20, channels=8, states=17, dtype=torch.bfloat16),
-    "image": image(20, batch=2),
-    "image of one row": image(21, height=1, width=19, states=1),
-    "image of one column": image(22, height=19, width=1, states=5),
-    "image, segments, slow": image(23, height=9, width=16, states=1, segments=3, slow=True),
-    "image, one plane, two blocks": image(24, channels=140, separate_planes=0, rank=9),
-    "image, windows and segments": image(25, height=8, width=10, channels=8, states=18, segments=2),
-    "image, deterministic": image(26, batch=2, channels=140, deterministic=1),
-    "image, float16, one plane": image(27, states=6, dtype=torch.float16, separate_planes=0),
-}
-EXACT = 1e-6  # relative, of every tensor, in float32
-ROUNDED = {torch.float32: EXACT, torch.float16: 4e-4, torch.bfloat16: 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +33,6 @@ def driver(folder: Path) -> Path:
 def solutions() -> Solutions:
     """Every case in float64."""
     return {name: solve(case) for name, case in CASES.items()}
-
-
-def bound(case: Case, name: str) -> float:
-    """What 16-bit inputs leave: their outputs and gradients are rounded to 16 bits, the parameters' are not."""
-    shaped = {"y": "u" if case.kind == "scan" else "x"}.get(name, name.removeprefix("d"))
-    source = case.tensors.get(shaped)
-    return ROUNDED[source.dtype if source is not None else torch.float32]
 
 
 @pytest.mark.parametrize("order", range(len(ORDERS)), ids=ORDERS)

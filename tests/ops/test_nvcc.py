@@ -85,7 +85,7 @@ def test_budget(name: str, request: pytest.FixtureRequest) -> None:
 
 
 def test_operators_compile(request: pytest.FixtureRequest) -> None:
-    """The registration compiles against the stable ABI of the oldest LibTorch that it names, without a CUDA torch too."""
+    """The registration compiles against the stable ABI of the oldest LibTorch it names, without a CUDA torch too."""
     includes = [flag for path in torch.utils.cpp_extension.include_paths() for flag in ("-isystem", path)]
     flags = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-gencode=arch=compute_80,code=sm_80", *includes]
     compile_to_log(KERNELS / "library.cu", flags, request.config.cache.mkdir("nvcc"))

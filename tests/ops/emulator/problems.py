@@ -8,7 +8,10 @@ from vision.ops.selective_scan import reference
 
 SCAN_INPUTS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 IMAGE_INPUTS = ("x", "dts", "dt_weight", "dt_bias", "A", "B", "C", "D")
+ROWS = ("u", "delta", "z", "grad_y")
 OPTIONAL = ("D", "z", "delta_bias", "initial_state", "grad_last_state")
+EXACT = 1e-6  # relative, of every tensor, in float32
+ROUNDED = {torch.float32: EXACT, torch.float16: 4e-4, torch.bfloat16: 3e-3}
 
 
 def scan(
@@ -125,3 +128,43 @@ def worst_error(found: dict[str, Tensor], solution: dict[str, Tensor]) -> dict[s
         error = ((result - exact).norm() / exact.norm().clamp_min(1e-30)).item()
         errors[name] = error if torch.isfinite(result).all() else float("inf")
     return errors
+
+
+def bound(case: Case, name: str) -> float:
+    """What 16-bit inputs leave: their outputs and gradients are rounded to 16 bits, the parameters' are not."""
+    shaped = {"y": "u" if case.kind == "scan" else "x"}.get(name, name.removeprefix("d"))
+    source = case.tensors.get(shaped)
+    return ROUNDED[source.dtype if source is not None else torch.float32]
+
+
+CASES = {
+    "one step": scan(1, length=1, states=2),
+    "less than a tile, nothing optional": scan(2, batch=2, length=7, channels=5, states=1, without=OPTIONAL),
+    "a tile": scan(3, length=8, states=4, without=("z", "initial_state")),
+    "a chunk, slow": scan(4, length=64, states=5, slow=True, without=("grad_last_state",)),
+    "a chunk and a step, groups": scan(5, batch=2, length=65, channels=36, states=8, groups=2),
+    "14 x 14, 16 states, idle lanes": scan(6, length=196, channels=33, states=16, softplus=False),
+    "two blocks of channels, slow": scan(7, length=130, channels=140, states=2, slow=True),
+    "20 states in two windows": scan(8, length=70, channels=8, states=20, segments=2),
+    "256 states": scan(9, length=9, channels=3, states=256),
+    "segments, slow": scan(10, batch=2, length=301, channels=20, states=3, segments=4, slow=True),
+    "segments, 16 states": scan(11, length=200, channels=20, states=16, segments=3, softplus=False),
+    "by rows, groups": scan(12, batch=2, length=67, channels=40, states=3, groups=2, by_rows=ROWS),
+    "by rows, windows and segments, slow": scan(
+        13, length=133, channels=9, states=18, by_rows=ROWS, segments=3, slow=True
+    ),
+    "some by rows": scan(14, length=70, channels=70, states=6, by_rows=("delta", "z")),
+    "a group for each channel": scan(15, length=20, channels=3, states=4, groups=3),
+    "deterministic": scan(16, batch=2, length=70, channels=140, states=3, deterministic=1),
+    "float16": scan(17, length=70, states=3, dtype=torch.float16),
+    "bfloat16, by rows": scan(18, length=70, states=16, dtype=torch.bfloat16, by_rows=ROWS),
+    "bfloat16, windows": scan(19, length=20, channels=8, states=17, dtype=torch.bfloat16),
+    "image": image(20, batch=2),
+    "image of one row": image(21, height=1, width=19, states=1),
+    "image of one column": image(22, height=19, width=1, states=5),
+    "image, segments, slow": image(23, height=9, width=16, states=1, segments=3, slow=True),
+    "image, one plane, two blocks": image(24, channels=140, separate_planes=0, rank=9),
+    "image, windows and segments": image(25, height=8, width=10, channels=8, states=18, segments=2),
+    "image, deterministic": image(26, batch=2, channels=140, deterministic=1),
+    "image, float16, one plane": image(27, states=6, dtype=torch.float16, separate_planes=0),
+}

@@ -164,6 +164,12 @@ void check_problem(const Problem& q, const Tensor& first) {
   STD_TORCH_CHECK(q.shape.length <= kLongest, "triptych: the CUDA kernels take sequences of at most ", kLongest, " steps");
 }
 
+bool is_empty(const Problem& q) { return plane_of(q.shape) == 0; }
+
+void set_zero(std::initializer_list<Tensor> tensors) {
+  for (Tensor t : tensors) torch::stable::zero_(t);
+}
+
 // ---- selective scan -------------------------------------------------------------------------------------------------
 
 struct ScanInputs {
@@ -194,8 +200,6 @@ Problem scan_problem(const ScanInputs& in) {
   q.softplus = in.softplus;
   return q;
 }
-
-bool is_empty(const Problem& q) { return plane_of(q.shape) == 0; }
 
 std::tuple<Tensor, Tensor, Tensor> scan_forward(const ScanInputs& in, bool keep_states) {
   ForwardCall call;
@@ -238,7 +242,6 @@ ScanGradients selective_scan_bwd(Tensor grad_y, Optional grad_last_state, Tensor
   BackwardCall call;
   call.problem = scan_problem({u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus});
   const Shape& s = call.problem.shape;
-  STD_TORCH_CHECK(!is_empty(call.problem), "triptych: an empty sequence has no backward pass");
   call.grad_y = input("grad_y", grad_y, u, {s.batch, s.length, s.channels});
   call.grad_last = floats("grad_last_state", grad_last_state, u, {s.batch, s.channels, s.states});
   call.chunk_states = floats("states", states, u, {s.batch, chunks_of(s), s.channels, s.states});
@@ -253,6 +256,11 @@ ScanGradients selective_scan_bwd(Tensor grad_y, Optional grad_last_state, Tensor
   Tensor dD = D ? new_floats(u, {s.channels}) : none;
   Tensor dbias = delta_bias ? new_floats(u, {s.channels}) : none;
   Tensor dinitial = initial_state ? new_floats(u, {s.batch, s.channels, s.states}) : none;
+  if (is_empty(call.problem)) {
+    set_zero({du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial});
+    if (initial_state && grad_last_state) torch::stable::copy_(dinitial, *grad_last_state);
+    return {du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial};
+  }
   call.du = view("the gradient of u", du);
   call.ddelta = view("the gradient of delta", ddelta);
   if (z) call.dz = view("the gradient of z", dz);
@@ -330,7 +338,6 @@ ImageGradients ss2d_bwd(Tensor grad_y, Tensor x, Tensor dts, Tensor dt_weight, T
   call.problem = image_problem({x, dts, dt_weight, dt_bias, A, B, C, D, height, width});
   const Shape& s = call.problem.shape;
   constexpr int64_t K = kDirections;
-  STD_TORCH_CHECK(!is_empty(call.problem), "triptych: an empty image has no backward pass");
   call.grad_y = input("grad_y", grad_y, x, {s.batch, s.length, s.channels});
   call.chunk_states = floats("states", states, x, {s.batch, K, chunks_of(s), s.channels, s.states});
   call.deterministic = deterministic;
@@ -343,6 +350,10 @@ ImageGradients ss2d_bwd(Tensor grad_y, Tensor x, Tensor dts, Tensor dt_weight, T
   Tensor dB = torch::stable::new_empty(B, {s.batch, s.length, K, s.states});
   Tensor dC = torch::stable::new_empty(C, {s.batch, s.length, K, s.states});
   Tensor dD = new_floats(x, {K, s.channels});
+  if (is_empty(call.problem)) {
+    set_zero({dx, ddts, dweight, dbias, dA, dB, dC, dD});
+    return {dx, ddts, dweight, dbias, dA, dB, dC, dD};
+  }
   call.du = view("the gradient of x", dx);
   call.ddts = data(ddts);
   call.dweight = data(dweight);
