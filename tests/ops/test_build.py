@@ -49,9 +49,7 @@ def _toolkit(folder: Path) -> Path:
 
 
 class TestPlan:
-    def test_a_value_that_is_none_of_the_four(
-        self, setup_file: ModuleType, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_value_that_is_none_of_the_four(self, setup_file: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TRIPTYCH_BUILD", "gpu")
         with pytest.raises(SystemExit, match="TRIPTYCH_BUILD=gpu is not one of auto, cuda, cpu, none"):
             setup_file.plan()
@@ -229,7 +227,9 @@ class TestLibrary:
         listed = subprocess.run(["nm", "-D", "--undefined-only", str(LIBRARY.path)], capture_output=True, text=True)
         names = [line.split()[-1] for line in listed.stdout.splitlines() if line.strip()]
         assert any(name.startswith("aoti_torch_") for name in names)
-        assert not [name for name in names if name.startswith(("_ZN2at", "_ZN3c10", "_ZNK2at", "_ZNK3c10", "_ZN5torch"))]
+        assert not [
+            name for name in names if name.startswith(("_ZN2at", "_ZN3c10", "_ZNK2at", "_ZNK3c10", "_ZN5torch"))
+        ]
 
     def test_the_report_says_what_the_library_holds(self) -> None:
         report = LIBRARY.path.with_name("_build.json")

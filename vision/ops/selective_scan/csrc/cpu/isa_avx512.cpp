@@ -25,7 +25,7 @@
 #define TRIPTYCH_F16C
 #define TRIPTYCH_WIDTH 16
 #define TRIPTYCH_STATES 4
-#define TRIPTYCH_STATES_BACK 2
+#define TRIPTYCH_STATES_BACK 4
 
 namespace triptych::cpu::avx512 {
 

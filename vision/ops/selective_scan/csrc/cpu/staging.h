@@ -47,26 +47,48 @@ TRIPTYCH_INLINE void narrow_row(const float* from, int64_t count, typename Type:
   for (; i < count; ++i) put<Type>(to + i, from[i]);
 }
 
+// Rows at such a stride share two sets of the first-level cache or fewer, and drive each other out of it unless whole
+// lines are moved at once.
+TRIPTYCH_INLINE bool collides(int64_t stride) { return stride % 512 == 0; }
+
 // 16 rows of `steps` floats, a multiple of 4, to `steps` rows of 16, and back.
 static void rows_to_steps(const float* rows, int64_t stride, int64_t steps, Steps out) {
-  for (int64_t l0 = 0; l0 < steps; l0 += 16)
+  alignas(64) float square[kBlock][kBlock];
+  for (int64_t l0 = 0; l0 < steps; l0 += kBlock) {
+    const int64_t width = steps - l0 < kBlock ? steps - l0 : kBlock;
+    const bool whole = width == kBlock && collides(stride);
+    if (whole)
+      for (int c = 0; c < kBlock; ++c)
+        for (int v = 0; v < kParts; ++v) store(&square[c][v * kWidth], load(rows + c * stride + l0 + v * kWidth));
+    const float* from = whole ? square[0] : rows + l0;
+    const int64_t step = whole ? kBlock : stride;
     for (int c = 0; c < kBlock; c += kWidth)
-      for (int64_t l = l0; l < steps && l < l0 + 16; l += 4) {
+      for (int64_t l = 0; l < width; l += 4) {
         Floats r[4];
-        for (int i = 0; i < 4; ++i) r[i] = load_lanes(rows + (c + i) * stride + l, 4 * stride);
+        for (int i = 0; i < 4; ++i) r[i] = load_lanes(from + (c + i) * step + l, 4 * step);
         transpose(r);
-        for (int i = 0; i < 4; ++i) store(&out[l + i][c], r[i]);
+        for (int i = 0; i < 4; ++i) store(&out[l0 + l + i][c], r[i]);
       }
+  }
 }
 static void steps_to_rows(const Steps in, int64_t steps, float* rows, int64_t stride) {
-  for (int64_t l0 = 0; l0 < steps; l0 += 16)
+  alignas(64) float square[kBlock][kBlock];
+  for (int64_t l0 = 0; l0 < steps; l0 += kBlock) {
+    const int64_t width = steps - l0 < kBlock ? steps - l0 : kBlock;
+    const bool whole = width == kBlock && collides(stride);
+    float* to = whole ? square[0] : rows + l0;
+    const int64_t step = whole ? kBlock : stride;
     for (int c = 0; c < kBlock; c += kWidth)
-      for (int64_t l = l0; l < steps && l < l0 + 16; l += 4) {
+      for (int64_t l = 0; l < width; l += 4) {
         Floats r[4];
-        for (int i = 0; i < 4; ++i) r[i] = load(&in[l + i][c]);
+        for (int i = 0; i < 4; ++i) r[i] = load(&in[l0 + l + i][c]);
         transpose(r);
-        for (int i = 0; i < 4; ++i) store_lanes(rows + (c + i) * stride + l, 4 * stride, r[i]);
+        for (int i = 0; i < 4; ++i) store_lanes(to + (c + i) * step + l, 4 * step, r[i]);
       }
+    if (whole)
+      for (int c = 0; c < kBlock; ++c)
+        for (int v = 0; v < kParts; ++v) store(rows + c * stride + l0 + v * kWidth, load(&square[c][v * kWidth]));
+  }
 }
 
 // The tile of a [N, L, D] tensor as steps of 16 floats, read in place where it lies so already.
