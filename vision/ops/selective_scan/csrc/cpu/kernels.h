@@ -103,7 +103,7 @@ constexpr int64_t kBlock = 16;  // channels that are worked on together
 inline int64_t blocks(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
 inline int64_t chunks(int64_t length) { return (length + kChunk - 1) / kChunk; }
 
-// Tasks: forward, a block of channels of a group; backward, a split of the blocks of a group; images likewise.
+// Tasks: a block of channels of a group; backward and for images a split of the blocks.
 inline int64_t tasks(const ScanForward& s) { return s.batch * s.groups * blocks(s.channels / s.groups); }
 inline int64_t tasks(const ScanBackward& s) { return s.batch * s.groups * s.splits; }
 inline int64_t tasks(const ImageForward& s) { return s.batch * s.splits; }
