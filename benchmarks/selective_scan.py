@@ -370,7 +370,7 @@ def main(argv: list[str] | None = None) -> int:
         {
             "kind": "comparison",
             "title": "The selective scan on one CPU thread",
-            "command": "python benchmarks/selective_scan.py",
+            "command": "python benchmarks/selective_scan.py" + (" --compile" if options.compile else ""),
             "unit": "CPU ms",
             "better": "lower",
             "note": (
