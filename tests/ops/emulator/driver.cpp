@@ -4,9 +4,9 @@
 //
 // BARRIER does nothing then; the names of the barriers that were reached go to the standard output.
 //
-// The format of both files, all little-endian: an int64 count of cases; a case is a kind, an int64 count of options (name,
-// int64), an int64 count of tensors. A string is an int64 length and its bytes. A tensor is a name, a dtype (f, h, b), an
-// int64 count of axes, sizes, strides in elements, and its values, compact.
+// The format of both files, all little-endian: an int64 count of cases; a case is a kind, an int64 count of options
+// (name, int64), an int64 count of tensors. A string is an int64 length and its bytes. A tensor is a name, a dtype (f,
+// h, b), an int64 count of axes, sizes, strides in elements, and its values, compact.
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -24,9 +24,7 @@ struct Tensor {
   std::shared_ptr<char> memory;
 
   int64_t width() const { return dtype == 'f' ? 4 : 2; }
-  int64_t count() const {
-    return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>());
-  }
+  int64_t count() const { return std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>()); }
   float* floats() const { return reinterpret_cast<float*>(memory.get()); }
 };
 
@@ -171,7 +169,15 @@ Problem problem_of(const Case& c) {
   const Names& names = image ? kImage : kScan;
   const Tensor &u = c.at(names.u), &B = c.at("B"), &A = c.at("A");
   Problem q;
-  q.shape = {narrow(u.sizes[0]), narrow(u.sizes[1]), narrow(u.sizes[2]), narrow(A.sizes.back()), narrow(B.sizes[2]), 1, 0, 0, 0};
+  q.shape = {narrow(u.sizes[0]),
+             narrow(u.sizes[1]),
+             narrow(u.sizes[2]),
+             narrow(A.sizes.back()),
+             narrow(B.sizes[2]),
+             1,
+             0,
+             0,
+             0};
   q.u = strided(&u);
   q.shared[0] = strided(&B);
   q.shared[1] = strided(&c.at("C"));

@@ -1,11 +1,11 @@
 // A small emulator of a GPU's blocks and warps on the host: the kernels' own sources, compiled by a C++ compiler with
 // -DTRIPTYCH_EMU, run on it, so that they are tested where there is no GPU.
 //
-// Each thread of a block is a fiber that runs until it waits for others. What it checks that a GPU would not: barriers and
-// shuffles that only some threads reach, or that threads reach at different places, abort; shared memory starts as NaN and
-// has exactly the size that was asked for; the order in which threads run can be turned round or shuffled, so that a
-// missing barrier shows; any one barrier can be dropped by its name. What it cannot show: races between two barriers whose
-// outcome no order of whole runs changes, the memory model, speed.
+// Each thread of a block is a fiber that runs until it waits for others. What it checks that a GPU would not: barriers
+// and shuffles that only some threads reach, or that threads reach at different places, abort; shared memory starts as
+// NaN and has exactly the size that was asked for; the order in which threads run can be turned round or shuffled, so
+// that a missing barrier shows; any one barrier can be dropped by its name. What it cannot show: races between two
+// barriers whose outcome no order of whole runs changes, the memory model, speed.
 #pragma once
 
 #include <sys/mman.h>
@@ -52,9 +52,9 @@ enum class Order { forward, reverse, shuffled };
 struct Settings {
   Order order = Order::forward;
   uint64_t seed = 0;
-  std::string dropped;               // the barrier that does nothing
-  std::set<std::string> seen;        // the barriers that were reached
-  bool approximate = false;          // whether the special-function unit is as wrong as its manual allows
+  std::string dropped;         // the barrier that does nothing
+  std::set<std::string> seen;  // the barriers that were reached
+  bool approximate = false;    // whether the special-function unit is as wrong as its manual allows
 };
 inline Settings settings;
 
@@ -77,7 +77,8 @@ constexpr unsigned kMostThreads = 256, kWarp = 32;
 // Functions that are left and entered in the middle: the address sanitizer must not count on their frames.
 #define TRIPTYCH_SWITCH gnu::noinline, gnu::no_sanitize_address
 
-// Where to go on: a switch takes a few instructions, where swapcontext would ask the kernel for the signal mask each time.
+// Where to go on: a switch takes a few instructions, where swapcontext would ask the kernel for the signal mask each
+// time.
 using Jump = void* [5];
 
 [[noreturn, TRIPTYCH_SWITCH]] inline void jump(Jump& to) { __builtin_longjmp(to, 1); }
@@ -88,7 +89,7 @@ struct Fiber {
   Wait wait = Wait::done;
   const char* place = "";  // where it waits
   dim3 thread{0};
-  void* fake = nullptr;    // of the address sanitizer
+  void* fake = nullptr;  // of the address sanitizer
 };
 
 struct Block {
@@ -103,8 +104,8 @@ struct Block {
   void* argument = nullptr;
   float* shared = nullptr;
   dim3 index{0}, grid{1};
-  float lanes[2][kMostThreads];       // what lanes exchange, in turn, so that a fast lane overwrites nothing
-  unsigned turn[kMostThreads] = {};   // of each lane
+  float lanes[2][kMostThreads];      // what lanes exchange, in turn, so that a fast lane overwrites nothing
+  unsigned turn[kMostThreads] = {};  // of each lane
 };
 inline Block block;
 
@@ -175,7 +176,8 @@ inline bool release(unsigned first, unsigned last, Wait wait) {
     if (block.fibers[t].wait != wait) return false;
   for (unsigned t = first; t < last; ++t) {
     if (std::strcmp(block.fibers[t].place, block.fibers[first].place) != 0)
-      fail(std::string("threads wait at different places: ") + block.fibers[first].place + ", " + block.fibers[t].place);
+      fail(std::string("threads wait at different places: ") + block.fibers[first].place + ", " +
+           block.fibers[t].place);
     block.fibers[t].wait = Wait::none;
   }
   return true;
@@ -278,10 +280,12 @@ inline uint16_t bfloat16_of_float(float x) {
 }
 
 inline float float_of_half(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, exponent = (half >> 10) & 31u, mantissa = half & 0x3ffu;
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16, exponent = (half >> 10) & 31u,
+                 mantissa = half & 0x3ffu;
   if (exponent == 31) return float_of_bits(sign | 0x7f800000u | mantissa << 13);
-  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
-                                        : std::ldexp(static_cast<float>(mantissa + 1024), static_cast<int>(exponent) - 25);
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(mantissa), -24)
+                              : std::ldexp(static_cast<float>(mantissa + 1024), static_cast<int>(exponent) - 25);
   return sign != 0 ? -magnitude : magnitude;
 }
 
@@ -293,7 +297,7 @@ inline uint16_t half_of_float(float x) {
   if (magnitude < 6.103515625e-5f)  // below the least normal number: steps of 2^-24
     return static_cast<uint16_t>(sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(magnitude, 24))));
   int exponent;
-  const float fraction = std::frexp(magnitude, &exponent);  // in [0.5, 1)
+  const float fraction = std::frexp(magnitude, &exponent);                                // in [0.5, 1)
   const auto mantissa = static_cast<uint32_t>(std::nearbyint(std::ldexp(fraction, 11)));  // 1024 to 2048
   return static_cast<uint16_t>(sign + ((static_cast<uint32_t>(exponent + 13) << 10) + mantissa));
 }

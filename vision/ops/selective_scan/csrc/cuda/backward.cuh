@@ -1,6 +1,6 @@
-// Backward scan: a thread owns one channel and goes through its segment backwards, a chunk at a time. From the state that
-// the forward pass saved before the chunk it computes the states before each tile again, into a column of shared memory of
-// its own; then, tile by tile from the last, the states of the tile in registers and the gradients.
+// Backward scan: a thread owns one channel and goes through its segment backwards, a chunk at a time. From the state
+// that the forward pass saved before the chunk it computes the states before each tile again, into a column of shared
+// memory of its own; then, tile by tile from the last, the states of the tile in registers and the gradients.
 //
 // With g the gradient by the state, from the step after: g += C dy; dC = dy h; dB = g x; d(dt A) = g e^(dt A) h_before;
 // g = g e^(dt A). dB and dC are sums over channels: first over the lanes of a warp, then over the warps of the block,
@@ -22,7 +22,7 @@ struct BackwardShared {
   float* step_sums;           // of an image: [2, warps, R, kTile]
   float* exchange;            // not of an image: the warp's own
   LowRank low;
-  float* grad_weights;        // [R, threads]
+  float* grad_weights;  // [R, threads]
 
   __device__ BackwardShared(float* shared, const Shape& s, int states, int threads, bool only_ends) {
     const int warps = only_ends ? 0 : threads / 32;
@@ -46,8 +46,8 @@ struct Totals {
   float skip = 0.0f, bias = 0.0f;
 };
 
-// A tile in registers. `steps` and `inputs` collect the gradients by dt and by x = dt u; `before_gate` the ungated output.
-// What belongs to a step or a channel that does not exist is zero.
+// A tile in registers. `steps` and `inputs` collect the gradients by dt and by x = dt u; `before_gate` the ungated
+// output. What belongs to a step or a channel that does not exist is zero.
 struct Tile {
   int at[kTile], valid;
   float u[kTile], dt[kTile], slope[kTile], x[kTile], dy[kTile], gate[kTile];
@@ -93,8 +93,8 @@ __device__ __forceinline__ void clear_absent(const Place& p, int valid, float (&
 }
 
 template <typename IO, Form FORM>
-__device__ __forceinline__ void load_steps(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m, int offset,
-                                           float bias, Tile& tile) {
+__device__ __forceinline__ void load_steps(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m,
+                                           int offset, float bias, Tile& tile) {
   const Problem& q = a.problem;
   if (FORM != Form::image) load<IO, FORM>(q.delta, base_of<FORM>(q.delta, p), p, tile.at, m.exchange, tile.dt);
   step_sizes<FORM>(q, p, m.low, a.grid.threads, offset, bias, tile.valid, tile.dt, tile.slope);
@@ -175,8 +175,8 @@ __device__ __forceinline__ int parity_of(int offset) { return offset / kTile & 1
 // ---- the tile -------------------------------------------------------------------------------------------------------
 
 // One state over a tile, forwards and back; the gradients of B and C go to `pairs`, that of A is returned.
-__device__ __forceinline__ float sweep_state(const float* b_row, const float* c_row, float rate, float before, Tile& tile,
-                                             float& grad, float (&pairs)[kPairs], bool gated) {
+__device__ __forceinline__ float sweep_state(const float* b_row, const float* c_row, float rate, float before,
+                                             Tile& tile, float& grad, float (&pairs)[kPairs], bool gated) {
   float b[kTile], c[kTile], decay[kTile], state[kTile];
   read_tile(b_row, b);
   read_tile(c_row, c);
@@ -205,8 +205,8 @@ __device__ __forceinline__ float sweep_state(const float* b_row, const float* c_
 }
 
 template <Form FORM>
-__device__ __forceinline__ void sweep_states(const BackwardArgs& a, const BackwardShared<FORM>& m, int offset, float* sums,
-                                             Tile& tile) {
+__device__ __forceinline__ void sweep_states(const BackwardArgs& a, const BackwardShared<FORM>& m, int offset,
+                                             float* sums, Tile& tile) {
   const int threads = a.grid.threads, lane = static_cast<int>(threadIdx.x & 31u);
   const bool gated = FORM != Form::image && a.problem.z.data != nullptr;
   // of tile 0 the saved state, which read_saved put in the place of tile 1
@@ -226,8 +226,8 @@ __device__ __forceinline__ void sweep_states(const BackwardArgs& a, const Backwa
 
 // Of an image: what the gradient by the step sizes, in slope, gives to their low-rank form and to the weights.
 template <Form FORM>
-__device__ __forceinline__ void sweep_ranks(const BackwardArgs& a, const BackwardShared<FORM>& m, int offset, float* sums,
-                                            const float (&grad)[kTile]) {
+__device__ __forceinline__ void sweep_ranks(const BackwardArgs& a, const BackwardShared<FORM>& m, int offset,
+                                            float* sums, const float (&grad)[kTile]) {
   const int threads = a.grid.threads, lane = static_cast<int>(threadIdx.x & 31u);
 #pragma unroll 1
   for (int r = 0; r < a.problem.shape.rank; ++r) {
@@ -250,7 +250,8 @@ template <typename IO, Form FORM>
 __device__ __forceinline__ void sweep_tile(const BackwardArgs& a, const Place& p, const BackwardShared<FORM>& m,
                                            const Cursor<FORM>& cursor, int offset, int valid, float bias,
                                            Totals& totals) {
-  const int parity = parity_of(offset), warps = a.grid.threads / 32, mine = parity * warps + static_cast<int>(threadIdx.x / 32u);
+  const int parity = parity_of(offset), warps = a.grid.threads / 32,
+            mine = parity * warps + static_cast<int>(threadIdx.x / 32u);
   const Shape& shape = a.problem.shape;
   Tile tile;
   tile.valid = valid;
@@ -322,21 +323,18 @@ __device__ __forceinline__ void start_columns(const BackwardArgs& a, const Place
   const int threads = a.grid.threads;
   to_column(a.problem.A + static_cast<int64_t>(p.row) * s.states + a.first_state, a.states, threads,
             m.rates + threadIdx.x);
+  float* grads = m.carried + threadIdx.x;
+  const int64_t last = (part_of(p, s, 0, 1) * s.channels + p.channel) * s.states + a.first_state;
 #pragma unroll 1
   for (int n = 0; n < a.states; ++n) {
-    float grad = 0.0f;
-    if (p.active) {
-      if (a.grad_last != nullptr)
-        grad = a.grad_last[(part_of(p, s, 0, 1) * s.channels + p.channel) * s.states + a.first_state + n];
-      const float rate = m.rates[n * threads + threadIdx.x] * kLog2E;
-#pragma unroll 1
-      for (int segment = a.grid.segments - 1; segment > p.segment; --segment) {
-        const int64_t at = part_of(p, s, segment, a.grid.segments) * s.channels + p.channel;
-        grad = fmaf(exp2_fast(rate * a.segments.steps[at]), grad, a.segments.state[at * a.segments.states + n]);
-      }
-    }
-    m.carried[n * threads + threadIdx.x] = grad;
+    grads[n * threads] = p.active && a.grad_last != nullptr ? a.grad_last[last + n] : 0.0f;
     m.grad_rates[n * threads + threadIdx.x] = 0.0f;
+  }
+#pragma unroll 1
+  for (int segment = a.grid.segments - 1; p.active && segment > p.segment; --segment) {
+    const int64_t at = part_of(p, s, segment, a.grid.segments) * s.channels + p.channel;
+    pass_column(a.segments.state + at * a.segments.states, a.states, threads, m.rates + threadIdx.x,
+                a.segments.steps[at] * kLog2E, grads);
   }
   if (FORM == Form::image) load_weights(a.problem, p, threads, m.low.weights);
   const int ranks = FORM == Form::image ? s.rank : 0;
@@ -388,8 +386,8 @@ __global__ void __launch_bounds__(kMaxThreads, 3) scan_backward(const __grid_con
     for (int offset = last; offset >= 0; offset -= kTile) {
       if (offset == 0) read_saved(a, p, chunk, m.carried);
       sweep_tile<IO, FORM>(a, p, m, cursor, offset, left - offset, bias, totals);
-      // This also frees the chunk's rows to be staged anew. The sums have two places: those of a tile are read while the
-      // next tile writes the other, and no thread is a second tile ahead.
+      // This also frees the chunk's rows to be staged anew. The sums have two places: those of a tile are read while
+      // the next tile writes the other, and no thread is a second tile ahead.
       TRIPTYCH_BARRIER(backward_sums_ready);
       flush_tile<FORM>(a, p, m, cursor, left - offset, parity_of(offset));
       cursor.move(-kTile);
@@ -450,8 +448,9 @@ __global__ void __launch_bounds__(kMaxThreads, 4) scan_backward_ends(const __gri
   if (!p.active) return;
   const int64_t at = part_of(p, s, p.segment, a.grid.segments) * s.channels + p.channel;
   a.segments.steps[at] = steps;
- #pragma unroll 1
- for (int n = 0; n < a.states; ++n) a.segments.state[at * a.segments.states + n] = m.carried[n * threads + threadIdx.x];
+#pragma unroll 1
+  for (int n = 0; n < a.states; ++n)
+    a.segments.state[at * a.segments.states + n] = m.carried[n * threads + threadIdx.x];
 }
 
 }  // namespace triptych::cuda

@@ -1,5 +1,5 @@
-// Forward scan: a thread owns one channel and its states in registers and goes through its segment of the sequence in
-// order; nothing is exchanged between lanes, and B and C are shared by the whole block.
+// Forward scan: a thread owns one channel and its states and goes through its segment of the sequence in order; nothing
+// is exchanged between lanes, and B and C are shared by the whole block.
 #pragma once
 
 #include "states.cuh"
@@ -38,7 +38,8 @@ __device__ __forceinline__ void leave_segment(const ForwardArgs& a, const Place&
 }
 
 template <int NT>
-__device__ __forceinline__ void save_state(const ForwardArgs& a, const Place& p, int chunk, const Carrier<NT>& carrier) {
+__device__ __forceinline__ void save_state(const ForwardArgs& a, const Place& p, int chunk,
+                                           const Carrier<NT>& carrier) {
   if (a.chunk_states == nullptr || a.only_ends || !p.active) return;
   const Shape& s = a.problem.shape;
   const int64_t at = part_of(p, s, chunk, (s.length - 1) / kChunk + 1) * s.channels + p.channel;
@@ -96,7 +97,8 @@ __global__ void __launch_bounds__(kMaxThreads, 4) scan_forward(const __grid_cons
   Carrier<NT> carrier(q.A + static_cast<int64_t>(p.row) * q.shape.states + a.first_state, a.states, columns, threads);
   float steps = 0.0f;
   const float bias = bias_of(q, p);
-  const float skip = q.D != nullptr && a.first_state == 0 ? q.D[p.row] : 0.0f;  // once, whatever windows the states take
+  const float skip =
+      q.D != nullptr && a.first_state == 0 ? q.D[p.row] : 0.0f;  // once, whatever windows the states take
   if (FORM == Form::image) load_weights(q, p, threads, low.weights);
   enter_segment<NT>(a, p, carrier);
 

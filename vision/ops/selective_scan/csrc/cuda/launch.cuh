@@ -61,7 +61,7 @@ auto forward_kernel(int32_t registers) -> void (*)(const ForwardArgs) {
 // One launch for all directions where each has a plane; else one for each, adding to the plane that the last one writes
 // out. `args` may be of either pass: `sink` is the one that the directions share.
 template <typename Args>
-void launch_directions(void (*kernel)(const Args), Args args, Sink Args::*sink, bool separate, bool first, bool last,
+void launch_directions(void (*kernel)(const Args), Args args, Sink Args::* sink, bool separate, bool first, bool last,
                        int64_t shared, Stream stream) {
   const int32_t directions = args.problem.shape.directions;
   if (separate) {
@@ -96,7 +96,8 @@ void run_forward(const ForwardPlan& plan, Stream stream) {
     a.y.add = w > 0;
     a.y.finish = w == windows - 1;
     if (FORM == Form::image)
-      launch_directions(kernel, a, &ForwardArgs::y, plan.planes.separate, w == 0, w == windows - 1, plan.shared, stream);
+      launch_directions(kernel, a, &ForwardArgs::y, plan.planes.separate, w == 0, w == windows - 1, plan.shared,
+                        stream);
     else
       launch(kernel, a, plan.shared, stream);
   }

@@ -82,7 +82,8 @@ void check_shape(const char* name, const Tensor& t, const Tensor& first, std::in
   fits = fits && t.dim() == static_cast<int64_t>(shape.size());
   int64_t axis = 0;
   for (int64_t size : shape) fits = fits && t.size(axis++) == size;
-  STD_TORCH_CHECK(fits, "triptych: ", name, " is not a tensor of the first one's GPU and of the shape that goes with the others");
+  STD_TORCH_CHECK(fits, "triptych: ", name,
+                  " is not a tensor of the first one's GPU and of the shape that goes with the others");
 }
 
 int32_t narrow(const char* name, int64_t value) {
@@ -106,13 +107,15 @@ Strided view(const char* name, const Tensor& t) {
 
 Strided input(const char* name, const Tensor& t, const Tensor& first, std::initializer_list<int64_t> shape) {
   check_shape(name, t, first, shape);
-  STD_TORCH_CHECK(t.scalar_type() == first.scalar_type(), "triptych: ", name, " must have the dtype of the first input");
+  STD_TORCH_CHECK(t.scalar_type() == first.scalar_type(), "triptych: ", name,
+                  " must have the dtype of the first input");
   return view(name, t);
 }
 
 const float* floats(const char* name, const Tensor& t, const Tensor& first, std::initializer_list<int64_t> shape) {
   check_shape(name, t, first, shape);
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float && t.is_contiguous(), "triptych: ", name, " must be contiguous float32");
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float && t.is_contiguous(), "triptych: ", name,
+                  " must be contiguous float32");
   return static_cast<const float*>(t.const_data_ptr());
 }
 
@@ -159,9 +162,10 @@ void check_problem(const Problem& q, const Tensor& first) {
   const ScalarType type = first.scalar_type();
   STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16,
                   "triptych: expected float32, float16 or bfloat16");
-  STD_TORCH_CHECK(q.shape.states >= 1 && q.shape.states <= kMostStates, "triptych: the CUDA kernels take 1 to ", kMostStates,
-                  " states, not ", q.shape.states);
-  STD_TORCH_CHECK(q.shape.length <= kLongest, "triptych: the CUDA kernels take sequences of at most ", kLongest, " steps");
+  STD_TORCH_CHECK(q.shape.states >= 1 && q.shape.states <= kMostStates, "triptych: the CUDA kernels take 1 to ",
+                  kMostStates, " states, not ", q.shape.states);
+  STD_TORCH_CHECK(q.shape.length <= kLongest, "triptych: the CUDA kernels take sequences of at most ", kLongest,
+                  " steps");
 }
 
 bool is_empty(const Problem& q) { return plane_of(q.shape) == 0; }
@@ -182,11 +186,19 @@ Problem scan_problem(const ScanInputs& in) {
   const Tensor& u = in.u;
   STD_TORCH_CHECK(u.is_cuda() && u.dim() == 3 && in.A.dim() == 2 && in.B.dim() == 4,
                   "triptych: expected u [N, L, D], A [D, S] and B [N, L, G, S] on a GPU");
-  const int64_t batch = u.size(0), length = u.size(1), channels = u.size(2), states = in.A.size(1), groups = in.B.size(2);
+  const int64_t batch = u.size(0), length = u.size(1), channels = u.size(2), states = in.A.size(1),
+                groups = in.B.size(2);
   STD_TORCH_CHECK(groups > 0 && channels % groups == 0, "triptych: the groups of B must divide the channels of u");
   Problem q;
-  q.shape = {narrow("the batch", batch), narrow("the length", length), narrow("the channels", channels),
-             narrow("the states", states), narrow("the groups", groups), 1, 0, 0, 0};
+  q.shape = {narrow("the batch", batch),
+             narrow("the length", length),
+             narrow("the channels", channels),
+             narrow("the states", states),
+             narrow("the groups", groups),
+             1,
+             0,
+             0,
+             0};
   check_problem(q, u);
   q.u = input("u", u, u, {batch, length, channels});
   q.delta = input("delta", in.delta, u, {batch, length, channels});
@@ -285,14 +297,21 @@ Problem image_problem(const ImageInputs& in) {
   const Tensor& x = in.x;
   STD_TORCH_CHECK(x.is_cuda() && x.dim() == 3 && in.dts.dim() == 4 && in.A.dim() == 3,
                   "triptych: expected x [N, H W, D], dts [N, H W, K, R] and A [K, D, S] on a GPU");
-  const int64_t batch = x.size(0), length = x.size(1), channels = x.size(2), states = in.A.size(2), rank = in.dts.size(3);
+  const int64_t batch = x.size(0), length = x.size(1), channels = x.size(2), states = in.A.size(2),
+                rank = in.dts.size(3);
   constexpr int64_t K = kDirections;
   STD_TORCH_CHECK(in.height >= 0 && in.width >= 0 && (in.width == 0 || in.height <= kLongest / in.width) &&
                       length == in.height * in.width,
                   "triptych: x must have height x width positions");
   Problem q;
-  q.shape = {narrow("the batch", batch), narrow("the length", length), narrow("the channels", channels),
-             narrow("the states", states), 1, kDirections, narrow("the height", in.height), narrow("the width", in.width),
+  q.shape = {narrow("the batch", batch),
+             narrow("the length", length),
+             narrow("the channels", channels),
+             narrow("the states", states),
+             1,
+             kDirections,
+             narrow("the height", in.height),
+             narrow("the width", in.width),
              narrow("the rank", rank)};
   check_problem(q, x);
   q.u = input("x", x, x, {batch, length, channels});

@@ -52,8 +52,11 @@ inline Form form_of(const Shape& s, std::initializer_list<const Strided*> tensor
 
 // Bytes of dynamic shared memory; the kernels lay it out.
 inline int64_t forward_shared(Form form, int64_t rank, int32_t states, int32_t threads) {
-  const int64_t kept = registers_of(states), rows = kept > 0 ? kept : states, columns = kept > 0 ? 0 : 2 * states * threads;
-  const int64_t own = form == Form::image ? rank * (kPitch + threads) : form == Form::rows ? threads / 32 * kExchange : 0;
+  const int64_t kept = registers_of(states), rows = kept > 0 ? kept : states,
+                columns = kept > 0 ? 0 : 2 * states * threads;
+  const int64_t own = form == Form::image  ? rank * (kPitch + threads)
+                      : form == Form::rows ? threads / 32 * kExchange
+                                           : 0;
   return (2 * rows * kPitch + columns + own) * static_cast<int64_t>(sizeof(float));
 }
 
@@ -83,17 +86,20 @@ int32_t choose_threads(const Device& device, Bytes bytes) {
   for (int32_t threads = kMaxThreads; threads >= 32; threads -= 32) {
     const int64_t needed = bytes(threads);
     if (needed > device.shared_per_block) continue;
-    const int64_t resident = std::min<int64_t>(device.shared_per_processor / (needed + 1024) * threads, kThreadsPerProcessor);
+    const int64_t resident =
+        std::min<int64_t>(device.shared_per_processor / (needed + 1024) * threads, kThreadsPerProcessor);
     if (resident > most) best = threads, most = resident;
   }
-  if (best == 0) throw std::runtime_error("triptych: the rank of the step sizes is too large for the GPU's shared memory");
+  if (best == 0)
+    throw std::runtime_error("triptych: the rank of the step sizes is too large for the GPU's shared memory");
   return best;
 }
 
-// Cuts the sequence where channels, batch and directions alone do not fill the GPU. It costs a pass of its own, so a cut
-// in two would gain nothing.
+// Cuts the sequence where channels, batch and directions alone do not fill the GPU. It costs a pass of its own, so a
+// cut in two would gain nothing.
 inline void cut_segments(const Shape& s, const Device& device, int32_t wanted, Grid& grid) {
-  const int64_t threads = static_cast<int64_t>(s.batch) * grid.directions * s.groups * grid.blocks_per_group * grid.threads;
+  const int64_t threads =
+      static_cast<int64_t>(s.batch) * grid.directions * s.groups * grid.blocks_per_group * grid.threads;
   if (wanted == 0) {
     const int64_t fill = device.processors * kThreadsPerProcessor / std::max<int64_t>(threads, 1);
     wanted = fill < 3 ? 1 : static_cast<int32_t>(std::min<int64_t>(fill, kMaxSegments));
@@ -103,8 +109,10 @@ inline void cut_segments(const Shape& s, const Device& device, int32_t wanted, G
 }
 
 inline int64_t blocks_of(const Shape& s, const Grid& grid) {
-  const int64_t blocks = static_cast<int64_t>(s.batch) * grid.directions * grid.segments * s.groups * grid.blocks_per_group;
-  if (blocks > INT32_MAX) throw std::runtime_error("triptych: the problem needs more blocks than a GPU launches at once");
+  const int64_t blocks =
+      static_cast<int64_t>(s.batch) * grid.directions * grid.segments * s.groups * grid.blocks_per_group;
+  if (blocks > INT32_MAX)
+    throw std::runtime_error("triptych: the problem needs more blocks than a GPU launches at once");
   return blocks;
 }
 
@@ -121,7 +129,8 @@ struct Planes {
   float* data = nullptr;
 };
 
-inline Planes take_planes(const Shape& s, const Choice& choice, char* output, bool io_float, PlaneSums& sums, Arena& arena) {
+inline Planes take_planes(const Shape& s, const Choice& choice, char* output, bool io_float, PlaneSums& sums,
+                          Arena& arena) {
   Planes planes;
   const int64_t bytes = plane_of(s) * s.directions * static_cast<int64_t>(sizeof(float));
   planes.separate = bytes <= choice.separate_planes && windows_of(s) == 1;
@@ -208,8 +217,8 @@ struct BackwardPlan {
 };
 
 // A sum of `parts` shares of `size` each for `target`; nothing where there is no target.
-inline Share take_share(void* target, bool to_float, int64_t size, int64_t parts, bool deterministic, BackwardPlan& plan,
-                        Arena& arena) {
+inline Share take_share(void* target, bool to_float, int64_t size, int64_t parts, bool deterministic,
+                        BackwardPlan& plan, Arena& arena) {
   Share share;
   if (target == nullptr) return share;
   share.atomic = !deterministic && parts > 1;
@@ -251,8 +260,8 @@ inline BackwardPlan plan_backward(const BackwardCall& call, Arena& arena) {
   BackwardPlan plan;
   BackwardArgs& a = plan.args;
   const int32_t states = std::min(s.states, kStates);
-  plan.form = form_of(s, {&call.problem.u, &call.problem.delta, &call.problem.z, &call.grad_y, &call.du, &call.ddelta,
-                          &call.dz});
+  plan.form = form_of(
+      s, {&call.problem.u, &call.problem.delta, &call.problem.z, &call.grad_y, &call.du, &call.ddelta, &call.dz});
   const auto bytes = [&](int32_t threads) { return backward_shared(plan.form, s.rank, states, threads, false); };
   a.problem = call.problem;
   a.grad_y = call.grad_y;

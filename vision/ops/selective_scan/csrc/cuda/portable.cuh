@@ -1,8 +1,9 @@
-// What the kernels may use of a GPU, so that the same sources compile with nvcc and, for tests without a GPU, with a C++
-// compiler over a host emulator (-DTRIPTYCH_EMU and a header simt.h on the include path).
+// What the kernels may use of a GPU, so that the same sources compile with nvcc and, for tests without a GPU, with a
+// C++ compiler over a host emulator (-DTRIPTYCH_EMU and a header simt.h on the include path).
 //
 // Rules for the kernels: barriers only by TRIPTYCH_BARRIER and TRIPTYCH_WARP_BARRIER, shared memory only by
-// TRIPTYCH_DYN_SMEM, launches only by TRIPTYCH_LAUNCH, no inline PTX without an #else, no thread leaves before a barrier.
+// TRIPTYCH_DYN_SMEM, launches only by TRIPTYCH_LAUNCH, no inline PTX without an #else, no thread leaves before a
+// barrier.
 #pragma once
 
 #include <cstdint>
@@ -80,8 +81,8 @@ __device__ __forceinline__ Half from_float<Half>(float x) {
 #endif
 }
 
-// The same number, of which the compiler knows nothing: what is computed from it stays where it is written, where hoisting
-// it out of a loop would only cost registers.
+// The same number, of which the compiler knows nothing: what is computed from it stays where it is written, where
+// hoisting it out of a loop would only cost registers.
 __device__ __forceinline__ int opaque(int x) {
 #ifndef TRIPTYCH_EMU
   asm volatile("" : "+r"(x));
@@ -115,9 +116,9 @@ struct Softplus {
   float value, slope;
 };
 
-// log(1 + e^x) and its derivative. With e = exp(-|x|) in [0, 1], log(1 + e) = 2 atanh(e / (2 + e)), whose argument is at
-// most 1/3: a short series is accurate to the last bits for small e too, where log(1 + e) itself would round 1 + e and
-// lose the step sizes around 0.001 that a trained network lives on.
+// log(1 + e^x) and its derivative. With e = exp(-|x|) in [0, 1], log(1 + e) = 2 atanh(e / (2 + e)), whose argument is
+// at most 1/3: a short series is accurate to the last bits for small e too, where log(1 + e) itself would round 1 + e
+// and lose the step sizes around 0.001 that a trained network lives on.
 __device__ __forceinline__ Softplus softplus(float x) {
   const float e = exp2_fast(-fabsf(x) * kLog2E);
   const float s = divide_fast(e, 2.0f + e);

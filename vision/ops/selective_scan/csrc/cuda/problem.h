@@ -7,11 +7,11 @@
 
 namespace triptych::cuda {
 
-constexpr int kChunk = 64;        // steps between two saved states
-constexpr int kTile = 8;          // steps that a thread holds in registers
-constexpr int kStates = 16;       // most states that one launch carries; more go in windows of so many
-constexpr int kMaxThreads = 128;  // of a block: one channel each
-constexpr int kPitch = kChunk + 4;  // of a staged row: 16-byte aligned, and rows start in different banks
+constexpr int kChunk = 64;                      // steps between two saved states
+constexpr int kTile = 8;                        // steps that a thread holds in registers
+constexpr int kStates = 16;                     // most states that one launch carries; more go in windows of so many
+constexpr int kMaxThreads = 128;                // of a block: one channel each
+constexpr int kPitch = kChunk + 4;              // of a staged row: 16-byte aligned, and rows start in different banks
 constexpr int kExchangePitch = kTile + 1;       // odd: a column touches every bank once
 constexpr int kExchange = 32 * kExchangePitch;  // floats of shared memory in which a warp exchanges layouts
 constexpr int kPairs = 2 * kTile;               // of a state in a tile: the gradients of B and C at each step
@@ -25,10 +25,10 @@ enum class Form { channels, rows, image };
 struct Strided {
   char* data = nullptr;
   int64_t batch = 0;
-  int32_t step = 0;     // from one position to the next
-  int32_t inner = 0;    // from one channel, state or rank to the next
-  int32_t outer = 0;    // from one group or direction to the next, where there is one
-  bool by_rows = false; // the positions of a channel are adjacent in memory, its channels are not
+  int32_t step = 0;      // from one position to the next
+  int32_t inner = 0;     // from one channel, state or rank to the next
+  int32_t outer = 0;     // from one group or direction to the next, where there is one
+  bool by_rows = false;  // the positions of a channel are adjacent in memory, its channels are not
 };
 
 struct Shape {
@@ -47,14 +47,14 @@ struct Grid {
   int32_t first_direction, directions;  // of this launch
 };
 
-// Where a kernel puts values [B, L, D]. Sums over directions, and over windows of states, pass through an fp32 plane that
-// launches of a stream add to in turn: no atomics, the same order every time.
+// Where a kernel puts values [B, L, D]. Sums over directions, and over windows of states, pass through an fp32 plane
+// that launches of a stream add to in turn: no atomics, the same order every time.
 struct Sink {
   Strided out;
-  float* plane = nullptr;      // [B, L, D], contiguous
-  int64_t per_direction = 0;   // elements from one direction's plane to the next; 0 where they share one
-  bool add = false;            // what the plane holds
-  bool finish = true;          // write out, not the plane
+  float* plane = nullptr;     // [B, L, D], contiguous
+  int64_t per_direction = 0;  // elements from one direction's plane to the next; 0 where they share one
+  bool add = false;           // what the plane holds
+  bool finish = true;         // write out, not the plane
 };
 
 // Where a kernel puts its share of a sum that several blocks contribute to: by atomics into one plane, or each into a
@@ -89,7 +89,7 @@ struct ForwardArgs {
   float *last_state = nullptr, *chunk_states = nullptr;
   Segments segments;
   int32_t first_state = 0, states = 0;  // of this launch
-  bool only_ends = false;  // of segments: their end states, from zero
+  bool only_ends = false;               // of segments: their end states, from zero
 };
 
 struct BackwardArgs {

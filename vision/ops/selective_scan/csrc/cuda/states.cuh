@@ -1,5 +1,5 @@
-// The states of a channel that a launch carries, and how they go through a tile: a few in registers, more in a column of
-// shared memory, one after the other, so that the number of registers does not grow with them.
+// The states of a channel that a launch carries, and how they go through a tile: a few in registers, more in a column
+// of shared memory, one after the other, so that the number of registers does not grow with them.
 #pragma once
 
 #include "tile.cuh"
@@ -91,17 +91,15 @@ class InColumns {
   __device__ __forceinline__ void write(float* to, int count) const { from_column(state_, pitch_, count, to); }
 
   __device__ __forceinline__ void pass(const float* alone, int count, float steps) {
-#pragma unroll 2
-    for (int n = 0; n < count; ++n)
-      state_[n * pitch_] = fmaf(exp2_fast(rate_[n * pitch_] * steps), state_[n * pitch_], alone[n]);
+    pass_column(alone, count, pitch_, rate_, steps, state_);
   }
 
   __device__ __forceinline__ void advance(const float* b_rows, const float* c_rows, int count, const float (&dt)[kTile],
                                           const float (&x)[kTile], float (&y)[kTile]) {
 #pragma unroll 2
     for (int n = 0; n < count; ++n)
-      state_[n * pitch_] = advance_state(b_rows + n * kPitch, c_rows + n * kPitch, rate_[n * pitch_],
-                                         state_[n * pitch_], dt, x, y);
+      state_[n * pitch_] =
+          advance_state(b_rows + n * kPitch, c_rows + n * kPitch, rate_[n * pitch_], state_[n * pitch_], dt, x, y);
   }
 
  private:

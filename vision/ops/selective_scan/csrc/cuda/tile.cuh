@@ -107,8 +107,8 @@ struct Cursor<Form::image> {
   }
 };
 
-// The positions of a tile, the last valid one again for steps that do not exist: loads need no conditions then, and what
-// a step that does not exist would add is taken out by its step size of zero.
+// The positions of a tile, the last valid one again for steps that do not exist: loads need no conditions then, and
+// what a step that does not exist would add is taken out by its step size of zero.
 template <Form FORM>
 __device__ __forceinline__ void positions_of(Cursor<FORM> cursor, int last, int (&at)[kTile]) {
 #pragma unroll
@@ -139,9 +139,9 @@ __device__ __forceinline__ char* base_of(const Strided& s, const Place& p) {
   return FORM == Form::rows && s.by_rows ? base : base + static_cast<int64_t>(opaque(p.safe_channel)) * s.inner;
 }
 
-// Of a tensor whose positions are adjacent, (B, D, L) in memory, a warp reads four channels of eight positions at a time,
-// so that a request covers four runs of memory and not thirty-two; `settle` then hands every lane its own channel. A lane
-// that has no channel reads the last one's.
+// Of a tensor whose positions are adjacent, (B, D, L) in memory, a warp reads four channels of eight positions at a
+// time, so that a request covers four runs of memory and not thirty-two; `settle` then hands every lane its own
+// channel. A lane that has no channel reads the last one's.
 template <typename IO, Form FORM>
 __device__ __forceinline__ void fetch(const Strided& s, char* base, const Place& p, const int (&at)[kTile],
                                       IO (&raw)[kTile]) {
@@ -249,7 +249,8 @@ __device__ __forceinline__ void stage(const Problem& q, const Place& p, const Cu
     float* to = (low_rank ? low : rows + which * count * kPitch) + step;
 #pragma unroll 4
     for (int c = 0; c < columns; ++c)
-      to[c * kPitch] = c < there ? to_float(*reinterpret_cast<const IO*>(from + static_cast<int64_t>(c) * s.inner)) : 0.0f;
+      to[c * kPitch] =
+          c < there ? to_float(*reinterpret_cast<const IO*>(from + static_cast<int64_t>(c) * s.inner)) : 0.0f;
   }
 }
 
@@ -294,9 +295,34 @@ __device__ __forceinline__ void from_column(const float* column, int pitch, int 
   for (int n = 0; n < count; ++n) to[n] = column[n * pitch];
 }
 
+// States through a segment whose end states from zero and whose sum of steps are known: x = 2^(rate steps) x + alone.
+__device__ __forceinline__ void pass_column(const float* alone, int count, int pitch, const float* rates, float steps,
+                                            float* column) {
+  const bool fours = by_fours(alone, count);
+#pragma unroll 1
+  for (int n = 0; n < count; n += 4) {
+    float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (fours) {
+      four = *reinterpret_cast<const float4*>(alone + n);
+    } else {
+      four.x = alone[n];
+      if (n + 1 < count) four.y = alone[n + 1];
+      if (n + 2 < count) four.z = alone[n + 2];
+      if (n + 3 < count) four.w = alone[n + 3];
+    }
+    const float ends[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int at = (n + i) * pitch;
+      if (n + i < count) column[at] = fmaf(exp2_fast(rates[at] * steps), column[at], ends[i]);
+    }
+  }
+}
+
 // ---- step sizes -----------------------------------------------------------------------------------------------------
 
-// What a block keeps for the step sizes of an image: the low-rank form of a chunk, and each channel's weights in a column.
+// What a block keeps for the step sizes of an image: the low-rank form of a chunk, and each channel's weights in a
+// column.
 struct LowRank {
   float* steps = nullptr;    // [R, kPitch]
   float* weights = nullptr;  // [R, threads]
@@ -307,11 +333,13 @@ __device__ __forceinline__ void load_weights(const Problem& q, const Place& p, i
   to_column(row, q.shape.rank, threads, weights + threadIdx.x);
 }
 
-// Step sizes of a tile from delta (in place), or from their low-rank form at `offset` in the chunk; and their slopes, the
-// derivative by what softplus was given. A step that does not exist has size and slope zero: the state passes through it.
+// Step sizes of a tile from delta (in place), or from their low-rank form at `offset` in the chunk; and their slopes,
+// the derivative by what softplus was given. A step that does not exist has size and slope zero: the state passes
+// through it.
 template <Form FORM>
-__device__ __forceinline__ void step_sizes(const Problem& q, const Place& p, const LowRank& low, int threads, int offset,
-                                           float bias, int valid, float (&dt)[kTile], float (&slope)[kTile]) {
+__device__ __forceinline__ void step_sizes(const Problem& q, const Place& p, const LowRank& low, int threads,
+                                           int offset, float bias, int valid, float (&dt)[kTile],
+                                           float (&slope)[kTile]) {
   if (FORM == Form::image) {
 #pragma unroll
     for (int t = 0; t < kTile; ++t) dt[t] = 0.0f;
