@@ -4,6 +4,7 @@ from vision.ops.selective_scan import registration  # noqa: F401  (tells PyTorch
 from vision.ops.selective_scan.backends import backend, facts, force_backend
 from vision.ops.selective_scan.errors import BackendError, ScanError
 from vision.ops.selective_scan.image import ss2d
+from vision.ops.selective_scan.lowering import onnx_form
 from vision.ops.selective_scan.scan import selective_scan, selective_state_update
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "backend",
     "facts",
     "force_backend",
+    "onnx_form",
     "selective_scan",
     "selective_state_update",
     "ss2d",

@@ -9,7 +9,7 @@ import torch
 from vision.engine.errors import nearest
 from vision.ops.selective_scan import mamba
 from vision.ops.selective_scan.errors import BackendError
-from vision.ops.selective_scan.library import CUDA_STATES, LIBRARY, cpu_isa, set_cpu_isa
+from vision.ops.selective_scan.library import BUILD, CUDA_STATES, LIBRARY, cpu_isa, set_cpu_isa
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +64,19 @@ def _obstacle(device: str, dtype: torch.dtype, states: int) -> str:
     if not LIBRARY.loaded:
         return f"{LIBRARY.reason}; {LIBRARY.fix}"
     if device not in LIBRARY.devices:
-        build = "; build them where a CUDA toolkit is, with TRIPTYCH_BUILD=cuda" if device == "cuda" else ""
-        return f"the compiled library holds no kernels for {device}{build}"
+        return _no_kernels_for(device)
     if dtype == torch.float64:
         return "float64 is computed by the reference only"
     if device == "cuda" and states > CUDA_STATES:
         return f"{states} states of a channel are more than the {CUDA_STATES} that the CUDA kernels take"
     return ""
+
+
+def _no_kernels_for(device: str) -> str:
+    if device != "cuda":
+        return f"there are no kernels for {device}"
+    why = f" ({LIBRARY.left_out})" if LIBRARY.left_out else ""
+    return f"the compiled library holds no kernels for cuda{why}; where a CUDA toolkit is: TRIPTYCH_BUILD=cuda {BUILD}"
 
 
 @torch.compiler.assume_constant_result  # a compiler runs it while it traces, instead of tracing it
@@ -166,9 +172,10 @@ def facts() -> dict[str, Any]:
     """What a diagnosis tells about the scan; nothing is raised.
 
     Returns:
-        ``cpu`` and ``cuda``: the path on each, or ``none``; ``library``: the path of the compiled library, or None;
-        ``reason``: why the kernels do not run on the CPU, or empty; ``fix``: what to do about it, or empty; ``mamba``:
-        why mamba-ssm's kernels cannot be chosen, or empty.
+        ``cpu`` and ``cuda``: the name of the path on each, as :func:`backend` tells it, or ``none``; ``library``: the
+        path of the compiled library, or None; ``reason`` and ``fix``: why it is not in use and what to do about it, or
+        empty; ``cuda_reason``: why it holds no CUDA kernels and what to do, or empty; ``mamba``: why mamba-ssm's kernels
+        cannot be chosen, or empty.
     """
     paths = {}
     for device in ("cpu", "cuda"):
@@ -181,5 +188,6 @@ def facts() -> dict[str, Any]:
         "library": None if LIBRARY.path is None else str(LIBRARY.path),
         "reason": LIBRARY.reason,
         "fix": LIBRARY.fix,
+        "cuda_reason": _no_kernels_for("cuda") if LIBRARY.loaded and "cuda" not in LIBRARY.devices else "",
         "mamba": mamba.unavailable(),
     }

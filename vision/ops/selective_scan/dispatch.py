@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision.ops.selective_scan import backends, mamba, reference
+from vision.ops.selective_scan import backends, lowering, mamba, reference
 from vision.ops.selective_scan.errors import BackendError
 from vision.ops.selective_scan.operators import NAMESPACE
 
@@ -60,8 +60,10 @@ def scan(
         asked: the path; chosen when None.
         u: and the others up to ``delta_softplus``: checked, with any strides.
     """
-    path = backends.choose(asked, u.device.type, u.dtype, A.shape[1])
     rest = (D, z, delta_bias, initial_state)
+    if (form := lowering.form()) is not None:
+        return lowering.selective_scan(form, u, delta, A, B, C, *rest, delta_softplus)
+    path = backends.choose(asked, u.device.type, u.dtype, A.shape[1])
     if path == "mamba":
         if initial_state is not None:
             raise BackendError("force_backend='mamba': mamba-ssm's kernels take no initial state")
@@ -131,8 +133,8 @@ def _operate(
         _by_lines(u),
         _by_lines(delta),
         _parameter(A, precision),
-        B if B.is_cpu else B.contiguous(),
-        C if C.is_cpu else C.contiguous(),
+        B,
+        C,
         _parameter(D, precision),
         _by_lines(z),
         _parameter(delta_bias, precision),

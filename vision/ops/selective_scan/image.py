@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vision.ops.cross_scan import cross_merge, cross_order, cross_scan
-from vision.ops.selective_scan import backends, reference
+from vision.ops.selective_scan import backends, lowering, reference
 from vision.ops.selective_scan.checks import check_ss2d
 from vision.ops.selective_scan.dispatch import operators_of, scan, wants_gradient, widest
 from vision.ops.selective_scan.errors import BackendError
@@ -62,6 +62,8 @@ def ss2d(
     """
     x, dts, B, C = widest(x, dts, B, C)
     check_ss2d(x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
+    if lowering.form() is not None:
+        return _over_copies(None, x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
     path = backends.choose(force_backend, x.device.type, x.dtype, A.shape[2])
     fusible = dt_weight is not None and path != "mamba"
     if fused and not fusible:
@@ -93,12 +95,12 @@ def _fused(
     nothing = A.new_zeros(A.shape[:2], dtype=precision)
     inputs = (
         x.contiguous(),
-        dts.contiguous(),
+        dts,
         dt_weight.to(precision).contiguous(),
         nothing if dt_bias is None else dt_bias.to(precision).contiguous(),
         A.to(precision).contiguous(),
-        B.contiguous(),
-        C.contiguous(),
+        B,
+        C,
         nothing if D is None else D.to(precision).contiguous(),
     )
     if wants_gradient(*inputs):
@@ -108,7 +110,7 @@ def _fused(
 
 
 def _over_copies(
-    path: str,
+    path: str | None,
     x: Tensor,
     dts: Tensor,
     dt_weight: Tensor | None,

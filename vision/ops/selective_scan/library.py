@@ -1,7 +1,9 @@
 """The compiled kernels: where they lie, whether they load, what they can do; and the reason where they do not."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,6 +11,7 @@ from vision.ops.selective_scan.schemas import SCHEMAS
 
 FOLDER = Path(__file__).resolve().parent
 BUILD = "pip install --no-build-isolation -e ."
+REPORT = "_build.json"  # what setup.py writes beside the library
 CUDA_STATES = 256  # the most states of a channel that the CUDA kernels take
 
 
@@ -21,12 +24,14 @@ class Library:
         devices: the types of device that it holds kernels for; empty when it is not loaded.
         reason: why it is not loaded, in a clause; empty when it is.
         fix: what to do about it; empty when it is.
+        left_out: why the build left out what it left out, in its own words; empty when nothing is known.
     """
 
     path: Path | None
     devices: tuple[str, ...] = ()
     reason: str = ""
     fix: str = ""
+    left_out: str = ""
 
     @property
     def loaded(self) -> bool:
@@ -44,10 +49,13 @@ def load(folder: Path = FOLDER) -> Library:
 
     Nothing is raised: what is wrong stands in the result, and is said when kernels are asked for.
     """
+    report = build_report(folder)
+    left_out = str(report.get("reason", ""))
     files = sorted(path for path in folder.glob("_kernels*") if path.suffix in (".so", ".pyd", ".dylib"))
     if not files:
-        fix = f"install a C++ compiler, then in a checkout: {BUILD}"
-        return Library(None, reason="the compiled kernels are not built", fix=fix)
+        why = "TRIPTYCH_BUILD=none" if report.get("asked") == "none" else left_out
+        reason = "the compiled kernels are not built" + (f" ({why})" if why else "")
+        return Library(None, reason=reason, fix=f"install a C++ compiler, then in a checkout: {BUILD}")
     path = files[0]
     try:
         torch.ops.load_library(str(path))
@@ -58,12 +66,22 @@ def load(folder: Path = FOLDER) -> Library:
     if other:
         reason = f"{path.name} is of another version of this package: {', '.join(other)} differ"
         return Library(path, reason=reason, fix=f"build it again: {BUILD}")
-    return Library(path, tuple(device for device in ("cpu", "cuda") if _has_kernels_for(device)))
+    devices = tuple(device for device in ("cpu", "cuda") if _has_kernels_for(device))
+    return Library(path, devices, left_out=left_out)
+
+
+def build_report(folder: Path) -> dict[str, Any]:
+    """What setup.py wrote about its last build; empty where there is none, or none that can be read."""
+    try:
+        report = json.loads((folder / REPORT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
 def explain(error: Exception) -> str:
     """Why a library could not be loaded, in a clause."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error.__cause__ or error).split())  # torch puts its own words before those of the loader
     if any(sign in text for sign in ("invalid ELF header", "wrong ELF class", "cannot open shared object", "mach-o")):
         foreign = "cannot open shared object" not in text
         return ("it was built for another platform" if foreign else "a library it needs is missing") + f" ({text})"
@@ -80,7 +98,7 @@ def _schema(name: str) -> str:
 
 
 def _has_kernels_for(device: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key("triptych::selective_scan", device.upper())
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key("triptych::selective_scan", device.upper()))
 
 
 LIBRARY = load()
