@@ -3,6 +3,7 @@
 import itertools
 import logging
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -545,7 +546,7 @@ def test_without_kernels_the_reference_runs_and_says_so_once(
 def test_a_library_for_another_platform_is_an_error_until_the_reference_is_chosen(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "_kernels.abi3.so").write_bytes(b"MZ\x90\x00 not of this platform")
+    (tmp_path / "_kernels.abi3.so").write_bytes(b"MZ" + bytes(4096))
     found = library.load(tmp_path)
     assert found.broken
     without(monkeypatch, found)
@@ -565,6 +566,7 @@ def test_a_library_for_another_platform_is_an_error_until_the_reference_is_chose
     [
         ("/x/_kernels.so: invalid ELF header", "built for another platform"),
         ("/x/_kernels.so: wrong ELF class: ELFCLASS32", "built for another platform"),
+        ("/x/_kernels.so: cannot open shared object file: No such file or directory", "built for another platform"),
         ("dlopen(/x/_kernels.so): mach-o file, but is an incompatible architecture", "built for another platform"),
         ("libstdc++.so.6: cannot open shared object file: No such file", "a library it needs is missing"),
         ("/lib/libc.so.6: version `GLIBC_2.38' not found", "built on a newer system"),
@@ -572,7 +574,16 @@ def test_a_library_for_another_platform_is_an_error_until_the_reference_is_chose
     ],
 )
 def test_why_a_library_does_not_load_is_explained(raised: str, explained: str) -> None:
-    assert explained in library.explain(OSError(raised))
+    assert explained in library.explain(OSError(raised), Path("/x/_kernels.so"))
+
+
+@pytest.mark.skipif(not LIBRARY.loaded or sys.platform != "linux", reason="no compiled kernels to change")
+def test_our_library_for_another_processor(tmp_path: Path) -> None:
+    assert LIBRARY.path is not None
+    content = bytearray(LIBRARY.path.read_bytes())
+    content[18:20] = (0xF3).to_bytes(2, "little")  # the machine that an ELF file is for: RISC-V
+    (tmp_path / "_kernels.abi3.so").write_bytes(content)
+    assert "built for another platform" in library.load(tmp_path).reason
 
 
 @pytest.mark.skipif(not LIBRARY.loaded, reason="no compiled kernels")

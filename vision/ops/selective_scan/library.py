@@ -60,7 +60,7 @@ def load(folder: Path = FOLDER) -> Library:
     try:
         torch.ops.load_library(str(path))
     except Exception as error:  # OSError from the loader, RuntimeError from the registration of an operator
-        reason = f"{path.name} cannot be loaded: {explain(error)}"
+        reason = f"{path.name} cannot be loaded: {explain(error, path)}"
         return Library(path, reason=reason, fix=f"build it again on this machine: {BUILD}")
     other = [name for name, schema in SCHEMAS.items() if _schema(name) != f"triptych::{name}{schema}"]
     if other:
@@ -79,12 +79,16 @@ def build_report(folder: Path) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, path: Path) -> str:
     """Why a library could not be loaded, in a clause."""
     text = " ".join(str(error.__cause__ or error).split())  # torch puts its own words before those of the loader
-    if any(sign in text for sign in ("invalid ELF header", "wrong ELF class", "cannot open shared object", "mach-o")):
-        foreign = "cannot open shared object" not in text
-        return ("it was built for another platform" if foreign else "a library it needs is missing") + f" ({text})"
+    missing = "cannot open shared object file" in text
+    # Of a file for another processor that is there, Linux says that it cannot be opened.
+    foreign = ("invalid ELF header", "wrong ELF class", "incompatible architecture", "not a mach-o file", "not a valid Win32")
+    if any(sign in text for sign in foreign) or (missing and str(path) in text):
+        return f"it was built for another platform ({text})"
+    if missing:
+        return f"a library it needs is missing ({text})"
     if "GLIBC" in text:
         return f"it was built on a newer system ({text})"
     if "undefined symbol" in text:
