@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 
 TONES = 8
 """Colours of lines on a page: the style sheet's ``--s1`` to ``--s8``."""
@@ -177,7 +177,7 @@ def _dress(axes: Axes, x_label: str, y_label: str, log_x: bool, log_y: bool) -> 
         axis.set_major_locator(
             LogLocator(subs=_subdivisions(*axis.get_view_interval())) if logarithmic else MaxNLocator(5)
         )
-        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+        axis.set_major_formatter(_Ticks())
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label, fontsize=11, color=_INK)
     if y_label:
@@ -190,8 +190,20 @@ def _subdivisions(low: float, high: float) -> tuple[float, ...]:
     return (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 3 else (1.0,)
 
 
-def tick(value: float) -> str:
+class _Ticks(Formatter):
+    """Writes the numbers of an axis alike: all with powers of ten where all are small."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        small = max((abs(place) for place in self.locs), default=1.0) < 1e-2
+        return tick(value, scientific_below=1e-2 if small else 1e-3)
+
+
+def tick(value: float, scientific_below: float = 1e-3) -> str:
     """A short number for an axis.
+
+    Args:
+        value: the number.
+        scientific_below: smaller ones are written with a power of ten.
 
     Example:
         >>> [tick(v) for v in (0, 0.25, 1500, 20000, 0.00025, -4.0)]
@@ -200,7 +212,7 @@ def tick(value: float) -> str:
     size = abs(value)
     if size >= 1e4:
         text = f"{value / 1e6:g}M" if size >= 1e6 else f"{value / 1e3:g}k"
-    elif 0 < size < 1e-3:
+    elif 0 < size < scientific_below:
         mantissa, exponent = f"{value:e}".split("e")
         text = f"{float(mantissa):g}e{int(exponent)}"
     else:

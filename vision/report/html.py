@@ -164,7 +164,7 @@ def _part(run: Run, anchor: str, runs: int) -> Part:
 def _facts(run: Run) -> list[str]:
     """A line of small facts under the name."""
     facts = [f"{block} {_type(run.recipe.get(block))}" for block in ("task", "data") if _type(run.recipe.get(block))]
-    if run.seed is not None:
+    if not run.is_step:
         facts.append(f"seed {run.seed}")
     if run.train_seconds is not None:
         facts.append(f"trained {duration(run.train_seconds)}")

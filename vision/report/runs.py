@@ -12,6 +12,7 @@ import yaml
 
 from vision.engine.errors import UserError
 from vision.engine.files import read_json, read_text
+from vision.engine.recipe import Recipe
 from vision.engine.recorder import read_metrics
 from vision.engine.run import RunFolder, changed_keys
 
@@ -76,9 +77,9 @@ class Run:
         return next((line for line in reversed(self.evaluations) if line.get("best")), None)
 
     @property
-    def seed(self) -> int | None:
-        """The run's seed."""
-        return self.recipe.get("seed")
+    def seed(self) -> int:
+        """The run's seed: the recipe's, or what a recipe without one means."""
+        return int(self.recipe.get("seed", Recipe.seed))
 
     @property
     def train_seconds(self) -> float | None:
