@@ -194,8 +194,11 @@ class _Ticks(Formatter):
     """Writes the numbers of an axis alike: all with powers of ten where all are small."""
 
     def __call__(self, value: float, pos: int | None = None) -> str:
-        small = max((abs(place) for place in self.locs), default=1.0) < 1e-2
-        return tick(value, scientific_below=1e-2 if small else 1e-3)
+        return tick(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        small = max((abs(value) for value in values), default=1.0) < 1e-2
+        return [tick(value, scientific_below=1e-2 if small else 1e-3) for value in values]
 
 
 def tick(value: float, scientific_below: float = 1e-3) -> str:
