@@ -175,7 +175,9 @@ def _dress(axes: Axes, x_label: str, y_label: str, log_x: bool, log_y: bool) -> 
     axes.margins(x=0.02)
     for axis, logarithmic in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
         axis.set_major_locator(
-            LogLocator(subs=_subdivisions(*axis.get_view_interval())) if logarithmic else MaxNLocator(5)
+            LogLocator(subs=_subdivisions(*axis.get_view_interval()))
+            if logarithmic
+            else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
         )
         axis.set_major_formatter(_Ticks())
         axis.set_minor_formatter(NullFormatter())
