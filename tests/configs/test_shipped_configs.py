@@ -40,7 +40,7 @@ def test_there_are_recipes() -> None:
 def test_it_holds(name: str) -> None:
     config = load(SHIPPED[name])
     config.check()
-    assert Path(name).name.startswith(config.name), "the file's name begins as the recipe's: runs/<name> tells its source"
+    assert Path(name).name.startswith(config.name), "runs/<name> tells which file it is from"
     assert config.tree.get("description"), "a recipe says in one line what it is"
     assert all(stage.config.where(()) for stage in plan(config))
 
