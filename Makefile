@@ -10,7 +10,9 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 JOBS ?= 2
 # Passed on to pytest, for example `make test PYTEST_ARGS="tests/infrared -k loss"`.
 PYTEST_ARGS ?=
-DEMO := configs/demo.yaml
+# Real infrared images are taken where they are at hand, synthetic scenes elsewhere.
+DATA := $(or $(TRIPTYCH_DATA),../shared/data)
+DEMO := $(if $(wildcard $(DATA)/sirst/images),configs/demo_real.yaml,configs/demo.yaml)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +32,7 @@ help:
 
 demo: $(INSTALLED)
 	@echo "==> Training and judging every system at a small size"
+	@rm -rf runs/demo
 	$(BIN)/python tools/train.py $(DEMO)
 
 test: $(INSTALLED)

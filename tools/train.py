@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     config = load(arguments.config, arguments.overrides)
+    config.check()
     if arguments.print_config:
         print(config.yaml.rstrip())
         return 0

@@ -28,6 +28,10 @@ from vision.infrared.tbcnet import SCM, SMALLEST_SIDE, freeze
 from vision.report.figures import FOUND, TRUTH, circles, enlarge, outline, scale_to, side_by_side, to_picture
 
 
+COUNTS = ("images", "targets")
+"""What :func:`~vision.infrared.metrics.score` gives besides figures of merit; kept in a table."""
+
+
 @dataclass
 class Targets(Prediction):
     """The targets found in an image.
@@ -79,24 +83,31 @@ class TargetMetric(Metric):
         )
 
     def score(self, records: list[_Record]) -> dict[str, float]:
-        figures = score(r.match for r in records)
         curves, clutter = roc(r.curve for r in records), clutter_summary(r.clutter for r in records)
-        areas = {name: curves[name] for name in ("AUC_pixel", "AUC_target") if curves[name] is not None}
-        return figures | areas | {name: value for name, value in clutter.items() if not math.isnan(value)}
+        figures = {name: value for name, value in score(r.match for r in records).items() if name not in COUNTS}
+        figures |= {name: curves[name] for name in ("AUC_pixel", "AUC_target") if curves[name] is not None}
+        return figures | {name: clutter[name] for name in ("SCRG", "BSF") if math.isfinite(clutter[name])}
 
     def tables(self, records: list[_Record]) -> dict[str, Any]:
         curves = roc(r.curve for r in records)
         matches = [r.match for r in records]
+        counts = {name: value for name, value in score(matches).items() if name in COUNTS}
+        counts |= {k: v for k, v in clutter_summary(r.clutter for r in records).items() if k not in ("SCRG", "BSF")}
+        by_fa = sorted((fa, pd) for fa, pd in zip(curves["Fa"], curves["Pd"], strict=True) if fa > 0)
+        fa, pd = [list(axis) for axis in zip(*by_fa, strict=True)] if by_fa else ([], [])
         return {
-            "roc_target": _curve("Targets: Pd against Fa", "Fa (x 1e-6)", "Pd", curves["Fa"], curves["Pd"]),
+            "counts": {"type": "bins", "title": "Counts", "columns": list(counts), "rows": [list(counts.values())]},
+            "roc_target": _curve("Targets: Pd against Fa", "Fa (x 1e-6)", "Pd", fa, pd, log_x=True),
             "roc_pixel": _curve("Pixels: ROC", "false positive rate", "true positive rate", curves["FPR"], curves["TPR"]),
             "by_size": _bins("Pd by target size (pixels)", score_by(matches, "size")),
             "by_contrast": _bins("Pd by local contrast (SCR)", score_by(matches, "contrast")),
         }
 
 
-def _curve(title: str, x_label: str, y_label: str, x: list[float], y: list[float]) -> dict[str, Any]:
-    return {"type": "curve", "title": title, "x_label": x_label, "y_label": y_label, "x": x, "y": y, "log_x": False}
+def _curve(
+    title: str, x_label: str, y_label: str, x: list[float], y: list[float], log_x: bool = False
+) -> dict[str, Any]:
+    return {"type": "curve", "title": title, "x_label": x_label, "y_label": y_label, "x": x, "y": y, "log_x": log_x}
 
 
 def _bins(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
