@@ -8,7 +8,7 @@ import yaml
 
 from tests.report.conftest import MakeRun
 from vision.engine.errors import UserError
-from vision.report.runs import differences, group_by_seed, read_runs, run_folders
+from vision.report.runs import comparable, differences, group_by_seed, read_runs, run_folders
 
 
 def pipeline(tmp_path: Path, make_run: MakeRun) -> Path:
@@ -76,6 +76,16 @@ def test_seeds_beside_a_repeat_stay_together(make_run: MakeRun) -> None:
     runs = read_runs([make_run("s/seed0", 0).parent, make_run("again", 0)])
     groups = group_by_seed(runs)
     assert [(group.label, len(group.runs)) for group in groups] == [("s", 2), ("again", 1)]
+
+
+def test_what_is_judged_otherwise_is_not_compared(make_run: MakeRun) -> None:
+    folders = [make_run("a"), make_run("b", primary="nll"), make_run("c", recipe={"task": {"type": "kd"}})]
+    folders += [
+        make_run("d", accuracy=None, recipe={"task": {"type": "kd"}}),
+        make_run("e", accuracy=None, recipe={"task": {"type": "x"}}),
+    ]
+    families = [[run.label for run in family] for family in comparable(read_runs(folders))]
+    assert families == [["a", "c", "d"], ["b"], ["e"]]
 
 
 def test_differences_name_the_keys(make_run: MakeRun) -> None:

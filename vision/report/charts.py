@@ -174,11 +174,9 @@ def _dress(axes: Axes, x_label: str, y_label: str, log_x: bool, log_y: bool) -> 
     axes.tick_params(which="both", length=0, labelsize=11, labelcolor=_INK, pad=5)
     axes.margins(x=0.02)
     for axis, logarithmic in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
-        axis.set_major_locator(
-            LogLocator(subs=_subdivisions(*axis.get_view_interval()))
-            if logarithmic
-            else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
-        )
+        whole = axis is axes.xaxis and x_label == "step"
+        rounded = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole)
+        axis.set_major_locator(LogLocator(subs=_subdivisions(*axis.get_view_interval())) if logarithmic else rounded)
         axis.set_major_formatter(_Ticks())
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label, fontsize=11, color=_INK)
