@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         if not world.is_main:
             logging.getLogger().setLevel(logging.WARNING)
         if arguments.dry_run:
-            with TemporaryDirectory() as folder:
-                train(config, world, Path(world.share(folder)) / "run", resume=False, dry=True)
+            with TemporaryDirectory() as temporary:
+                train(config, world, Path(world.share(temporary)) / "run", resume=False, dry=True)
             return 0
         folder = Path(config.tree.get("output", "runs")) / config.name
         train(config, world, folder, arguments.resume, dry=False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vision.engine.checkpoint import load_weights
 from vision.engine.data import Sample
-from vision.engine.errors import ConfigError
+from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
 from vision.infrared.clutter import ClutterRecord, clutter_record, clutter_summary
@@ -26,7 +26,6 @@ from vision.infrared.reading import read_infrared
 from vision.infrared.roc import CurveRecord, curve_record, roc
 from vision.infrared.tbcnet import SCM, SMALLEST_SIDE, freeze
 from vision.report.figures import FOUND, TRUTH, circles, enlarge, outline, scale_to, side_by_side, to_picture
-
 
 COUNTS = ("images", "targets")
 """What :func:`~vision.infrared.metrics.score` gives besides figures of merit; kept in a table."""
@@ -47,7 +46,7 @@ class Targets(Prediction):
     threshold: float = 0.5
 
     def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """Circles around what was found; where ``truth`` (a mask) is given, its outline, and the target image beside."""
+        """Circles around what was found, the outline of ``truth`` (a mask) where given, and the target image beside."""
         scale = scale_to(image.shape[:2], 240)
         centres = [(d.row * scale + (scale - 1) / 2, d.col * scale + (scale - 1) / 2) for d in self.detections]
         drawn = enlarge(image, 240)
@@ -79,7 +78,9 @@ class TargetMetric(Metric):
         mask, raw = batch["mask"][position].cpu().numpy(), batch["raw"][position].cpu().numpy()
         p = prediction.probability
         return _Record(
-            match_targets(p > prediction.threshold, mask, image=raw), curve_record(p, mask), clutter_record(raw, p, mask)
+            match_targets(p > prediction.threshold, mask, image=raw),
+            curve_record(p, mask),
+            clutter_record(raw, p, mask),
         )
 
     def score(self, records: list[_Record]) -> dict[str, float]:
@@ -98,7 +99,9 @@ class TargetMetric(Metric):
         return {
             "counts": {"type": "bins", "title": "Counts", "columns": list(counts), "rows": [list(counts.values())]},
             "roc_target": _curve("Targets: Pd against Fa", "Fa (x 1e-6)", "Pd", fa, pd, log_x=True),
-            "roc_pixel": _curve("Pixels: ROC", "false positive rate", "true positive rate", curves["FPR"], curves["TPR"]),
+            "roc_pixel": _curve(
+                "Pixels: ROC", "false positive rate", "true positive rate", curves["FPR"], curves["TPR"]
+            ),
             "by_size": _bins("Pd by target size (pixels)", score_by(matches, "size")),
             "by_contrast": _bins("Pd by local contrast (SCR)", score_by(matches, "contrast")),
         }
@@ -213,9 +216,9 @@ class InfraredTargets(Task):
     def read_input(self, path: str) -> Sample:
         raw = read_infrared(path)
         if min(raw.shape) < SMALLEST_SIDE:
-            from vision.engine.errors import DataError
-
-            raise DataError(f"{path}: {raw.shape[0]}x{raw.shape[1]} pixels; at least {SMALLEST_SIDE} on each side needed")
+            raise DataError(
+                f"{path}: {raw.shape[0]}x{raw.shape[1]} pixels; at least {SMALLEST_SIDE} on each side needed"
+            )
         return {"id": path, "image": self.data.transform(raw), "raw": torch.from_numpy(raw)}
 
 
