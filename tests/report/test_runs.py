@@ -8,7 +8,8 @@ import yaml
 
 from tests.report.conftest import MakeRun
 from vision.engine.errors import UserError
-from vision.report.runs import comparable, differences, group_by_seed, read_runs, run_folders
+from vision.engine.recipe import Recipe
+from vision.report.runs import DEFAULT_SEED, comparable, differences, group_by_seed, read_runs, run_folders
 
 
 def pipeline(tmp_path: Path, make_run: MakeRun) -> Path:
@@ -100,6 +101,15 @@ def test_test_comes_first_then_val_then_others(make_run: MakeRun) -> None:
         (folder / "eval" / name / "result.json").write_text('{"metrics": {}}')
     (run,) = read_runs([folder])
     assert list(run.results) == ["test", "val", "train", "eps8"]
+
+
+def test_a_recipe_without_a_seed_has_the_default_one(make_run: MakeRun) -> None:
+    folder = make_run("a")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0\n", ""))
+    (run,) = read_runs([folder])
+    assert "seed" not in run.recipe
+    assert run.seed == Recipe.seed == DEFAULT_SEED
 
 
 def test_best_is_the_last_best(make_run: MakeRun) -> None:

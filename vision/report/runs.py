@@ -12,9 +12,11 @@ import yaml
 
 from vision.engine.errors import UserError
 from vision.engine.files import read_json, read_text
-from vision.engine.recipe import Recipe
 from vision.engine.recorder import read_metrics
 from vision.engine.run import RunFolder, changed_keys
+
+DEFAULT_SEED = 0
+"""What a recipe without a seed means: :class:`vision.engine.recipe.Recipe` says so, whose import would load torch."""
 
 SPLITS = ("test", "val", "train")
 """Evaluations come in this order, others after them by name."""
@@ -79,7 +81,7 @@ class Run:
     @property
     def seed(self) -> int:
         """The run's seed: the recipe's, or what a recipe without one means."""
-        return int(self.recipe.get("seed", Recipe.seed))
+        return int(self.recipe.get("seed", DEFAULT_SEED))
 
     @property
     def train_seconds(self) -> float | None:
