@@ -77,10 +77,11 @@ class World:
             raise UserError(message)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Each figure averaged over processes, in every process."""
+        """Each figure averaged over processes, in every process; one that a process lacks counts as 0 there."""
         gathered = self.gather(values)
         if gathered is not None:
-            values = {name: sum(v[name] for v in gathered) / self.size for name in values}
+            names = dict.fromkeys(name for each in gathered for name in each)
+            values = {name: sum(each.get(name, 0.0) for each in gathered) / self.size for name in names}
         return self.share(values)
 
     def on(self, device: str) -> "World":

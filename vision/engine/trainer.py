@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vision.engine.checkpoint import differences, load_weights, read_resume, save_resume, save_weights
-from vision.engine.diagnose import explain_bad_loss
+from vision.engine.diagnose import bad_parameter, explain_bad_loss
 from vision.engine.distributed import World
 from vision.engine.errors import CheckpointError, ConfigError, TrainingError
 from vision.engine.evaluation import Evaluation, autocast, evaluate, to_device
@@ -126,6 +126,7 @@ class Trainer:
         self.ema = ModelEmaV3(task.network, decay=options.ema) if options.ema else None
         self.progress = Progress()
         self._evaluated = -1
+        self._before: list[str] = []  # ids of the update before
         self.val = task.val_data()
         self.select = options.select or task.metric().primary
         task.metric().mode_of(self.select)  # refuses an unknown figure now, not after an epoch
@@ -202,14 +203,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.task.before_step(context)
         losses: dict[str, Any] = {}
+        ids: list[str] = []
         for position, share in enumerate(shares):
             batch = to_device(next(batches), self.world.device, self.options.channels_last)
             parts = self._backward(batch, share.weight, context, last=position == len(shares) - 1)
+            ids += batch.get("id", [])
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0.0) + value * share.weight
         if self.task.online:
             self.world.average_gradients(self.task.parameters())
         norm = self._apply()
+        self._before = ids
         self.task.after_step(context)
         self.progress.step += 1
         self.progress.seconds += time.perf_counter() - begun
@@ -231,7 +235,7 @@ class Trainer:
                     raise TrainingError(f"{type(self.task).__name__}.training_step: expected scalar losses by name")
                 if not torch.isfinite(loss):
                     with autocast(self.world.device, self.options.precision):
-                        raise explain_bad_loss(self.task, batch, losses, context)
+                        raise explain_bad_loss(self.task, batch, losses, context, self._before)
                 self.scaler.scale(loss * weight).backward()
                 for name, value in losses.items():
                     total[name] = total[name] + value.detach() if name in total else value.detach()
@@ -277,7 +281,7 @@ class Trainer:
         better = self._judge(found)
         epoch = progress.step / self.plan.updates
         recorder.evaluation("val", progress.step, epoch, found.metrics, found.seconds, better)
-        if better and self.run is not None:
+        if better:
             self.world.first(lambda: self._save_weights("best"))
         progress.seconds += time.perf_counter() - begun
 
@@ -317,17 +321,24 @@ class Trainer:
             self.task.network = trained
 
     def _save_weights(self, name: str) -> None:
-        assert self.run is not None
+        if self.run is None:
+            return
         network = self.ema.module if self.ema is not None else self.task.network
         about = {**self.about, "step": str(self.progress.step), "averaged": str(self.ema is not None)}
         save_weights(self.run.checkpoints / f"{name}.safetensors", network, about)
 
     def _save(self) -> None:
-        if self.run is not None:
-            self.world.first(self._write)
+        self.world.first(self._write)
 
     def _write(self) -> None:
-        assert self.run is not None
+        if self.run is None:
+            return
+        bad = bad_parameter(self.task)
+        if bad:
+            raise TrainingError(
+                f"step {self.progress.step}: parameter '{bad}' is not finite; the checkpoint before it is kept; "
+                "lower the learning rate or clip gradients"
+            )
         self._save_weights("last")
         state = {
             "progress": asdict(self.progress),
