@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class ClassificationMetric(Metric):
     """Top-1 and top-5 accuracy, negative log-likelihood, expected calibration error and the confusion matrix."""
 
     primary = "accuracy"
+    others: ClassVar[dict[str, str]] = {"top5": "max", "nll": "min", "ece": "min"}
 
     def __init__(self, classes: list[str]) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -73,6 +73,10 @@ class TargetMetric(Metric):
     """IoU, nIoU, Pd, Fa and the other figures of the field, with curves and bins."""
 
     primary = "IoU"
+    others: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("nIoU", "Pd", "F1", "precision", "AUC_pixel", "AUC_target"), "max"),
+        **dict.fromkeys(("Fa", "Fa_legacy", "false_regions"), "min"),
+    }
 
     def measure(self, prediction: Targets, batch: Batch, position: int) -> _Record:
         mask, raw = batch["mask"][position].cpu().numpy(), batch["raw"][position].cpu().numpy()
