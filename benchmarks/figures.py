@@ -117,7 +117,9 @@ def seeds_of(records: Sequence[Record]) -> str:
 def machine(record: Record) -> str:
     """Where a run ran, in a few words."""
     about = record["machine"]
-    cpu = f"{about['cpu']}, {about['cores']} cores, {about.get('threads', '?')} thread(s)"
+    cpu = f"{about['cpu']}, {about['cores']} cores"
+    if "threads" in about:
+        cpu += f", {about['threads']} thread{'s' * (about['threads'] > 1)}"
     return ", ".join([*about["gpus"], cpu])
 
 
@@ -148,7 +150,7 @@ def budgets(documents: Documents, groups: list[list[Record]]) -> list[str]:
                 ", ".join(f"{record['best_update']:,}" for record in group if record["best_update"]) or NONE,
                 spread(minutes, 1) if minutes else NONE,
                 f"{chosen['samples']} images" if chosen else NONE,
-                f"{first['samples']}",
+                f"{first['samples']} images",
                 short(first["commit"]),
             ]
         )
