@@ -6,11 +6,13 @@ and the blocks ``<!-- KIND: NAME -->`` ... ``<!-- end -->`` of the other pages.
 """
 
 import argparse
+import dataclasses
 import importlib
 import importlib.util
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,16 @@ from benchmarks.results_page import readme_block, results_page
 from vision.engine.command import run_command
 from vision.engine.errors import DataError
 from vision.engine.registry import GIVEN, entries, find, names
-from vision.engine.signature import REQUIRED, describe, signature_of
+from vision.engine.signature import REQUIRED, Field, describe, signature_of
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"<!-- (\w+): ([\w. ]*) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (\w+):([\w. ]*) -->\n.*?<!-- end -->", re.DOTALL)
 
 SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
     ("Classification", "vision.classification.task", "docs/classification.md",
-     "digits, CIFAR-10/100 and image folders; CIFAR ResNets, PreActResNet, WideResNet and every timm model"),
+     "works: digits, CIFAR-10/100, image folders; CIFAR ResNets, PreActResNet, WideResNet, every timm model"),
     ("TBC-Net, infrared small targets", "vision.infrared.tbcnet", "docs/tbcnet.md",
-     "a faithful re-design: both stages, all ablations, the field's metrics, detection of centroids"),
+     "works, as a faithful re-design: both stages, every ablation, the field's metrics, detection of centroids"),
     ("MamKPD, top-down pose", "vision.pose.mamkpd", "docs/mamkpd.md", ""),
     ("DHRNet, single-stage pose", "vision.pose.dhrnet", "docs/dhrnet.md", ""),
     ("Selective-scan kernels", "vision.ops.selective_scan", "docs/kernels.md", ""),
@@ -67,7 +69,7 @@ def systems_block(_: str, documents: Documents) -> str:
     for name, module, page, told in SYSTEMS:
         there = is_there(module)
         shown = f"[{name}]({page})" if (CHECKOUT / page).is_file() else name
-        rows.append([shown, f"`{module.partition('.')[0]}`", f"works: {told}".rstrip(": ") if there else "not yet"])
+        rows.append([shown, f"`{module.partition('.')[0]}`", (told or "in the package") if there else "not yet"])
     return "\n".join(table(["system", "panel", "today"], rows, left=3)).rstrip()
 
 
@@ -75,7 +77,7 @@ def fields_block(name: str, documents: Documents) -> str:
     """What a registered name, or a dataclass by its dotted name, takes: field, default, meaning."""
     factory, given = _factory(name)
     rows = [
-        [f"`{field.name}`", _cell(describe(field.annotation)), _default(field.default), _prose(field.description)]
+        [f"`{field.name}`", _cell(describe(field.annotation)), _default(factory, field), _prose(field.description)]
         for field in signature_of(factory).fields.values()
         if field.name not in given and not field.name.startswith("_")
     ]
@@ -91,17 +93,21 @@ def _factory(name: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
     return found, ()
 
 
-def _default(value: Any) -> str:
-    if value is not None and type(value).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":
-        return "the defaults"
+def _default(factory: Callable[..., Any], field: Field) -> str:
+    value = field.default
+    if is_dataclass(factory) and value is not REQUIRED:
+        made = next(f.default_factory for f in dataclasses.fields(factory) if f.name == field.name)
+        value = value if made is dataclasses.MISSING else made()
     if value is REQUIRED:
         return "required"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple | list):
         return f"`[{', '.join(map(str, value))}]`"
+    if isinstance(value, dict):
+        return f"`{{{', '.join(f'{key}: {item}' for key, item in value.items())}}}`"
+    if is_dataclass(value):
+        return "its defaults"
     return f"`{value}`" if str(value) else "empty"
 
 
@@ -116,9 +122,11 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def registered_block(kind: str, documents: Documents) -> str:
-    """Every registered name of a kind."""
-    rows = [[f"`{entry.name}`", _prose(entry.summary)] for entry in entries(kind)]
+def registered_block(name: str, documents: Documents) -> str:
+    """Every registered name of a kind; of ``kind package`` only those that the package registers."""
+    kind, _, package = name.partition(" ")
+    kept = [entry for entry in entries(kind) if entry.factory.__module__.startswith(package)]
+    rows = [[f"`{entry.name}`", _prose(entry.summary)] for entry in kept]
     return "\n".join(table(["name", "what it is"], rows, left=2)).rstrip()
 
 
@@ -141,10 +149,10 @@ def filled(text: str, documents: Documents, page: str) -> str:
         kind, name = match[1], match[2].strip()
         if kind not in BLOCKS:
             raise DataError(f"{page}: no generated block '{kind}'; expected one of {', '.join(BLOCKS)}")
-        return f"<!-- {kind}: {match[2]} -->\n{BLOCKS[kind](name, documents)}\n<!-- end -->"
+        return f"<!-- {kind}:{match[2]} -->\n{BLOCKS[kind](name, documents)}\n<!-- end -->"
 
     found = BLOCK.sub(write, text)
-    if len(re.findall(r"^<!-- \w+: ", text, re.MULTILINE)) != len(BLOCK.findall(text)):
+    if len(re.findall(r"^<!-- \w+:", text, re.MULTILINE)) != len(BLOCK.findall(text)):
         raise DataError(f"{page}: a generated block has no '<!-- end -->'")
     return found
 
