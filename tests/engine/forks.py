@@ -4,7 +4,6 @@ import faulthandler
 import importlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -44,8 +43,14 @@ class Forks:
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
-    def start(self, module: str, folder: Path, *arguments: str, size: int = 1) -> list[int]:
-        """Starts ``module.main([*arguments, folder])`` in ``size`` processes as torchrun would; returns their ids."""
+    def start(self, module: str, folder: Path, *arguments: str, size: int = 1, logs: Path | None = None) -> list[int]:
+        """Starts ``module.main([*arguments, folder])`` in ``size`` processes as torchrun would.
+
+        Standard error goes to ``logs``, or to ``folder`` itself.
+
+        Returns:
+            Their ids; each leads a group of its own.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -55,19 +60,19 @@ class Forks:
                 module=module,
                 arguments=[*arguments, str(folder)],
                 environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                log=str(folder / f"rank{rank}.log"),
+                log=str((logs or folder) / f"rank{rank}.log"),
             )
             for rank in range(size)
         ]
 
-    def wait(self, process: int, folder: Path, rank: int = 0) -> Ended:
+    def wait(self, process: int, logs: Path, rank: int = 0) -> Ended:
         """Waits for the end of a process."""
-        return Ended(self._ask(wait=process), (folder / f"rank{rank}.log").read_text())
+        return Ended(self._ask(wait=process), (logs / f"rank{rank}.log").read_text())
 
-    def run(self, module: str, folder: Path, *arguments: str, size: int = 1) -> list[Ended]:
+    def run(self, module: str, folder: Path, *arguments: str, size: int = 1, logs: Path | None = None) -> list[Ended]:
         """Starts processes and waits for all of them."""
-        started = self.start(module, folder, *arguments, size=size)
-        return [self.wait(process, folder, rank) for rank, process in enumerate(started)]
+        started = self.start(module, folder, *arguments, size=size, logs=logs)
+        return [self.wait(process, logs or folder, rank) for rank, process in enumerate(started)]
 
     def close(self) -> None:
         """Ends the server."""
@@ -77,6 +82,7 @@ class Forks:
 
 
 def _child(order: dict[str, Any]) -> None:
+    os.setpgid(0, 0)
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number, handle in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
         os.dup2(handle, number)
@@ -94,7 +100,6 @@ def serve() -> None:
     import vision.engine.trainer  # noqa: F401
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     while line := sys.stdin.readline():
         order = json.loads(line)
         if "wait" in order:

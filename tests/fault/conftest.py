@@ -1,0 +1,5 @@
+"""Processes to kill."""
+
+from tests.engine.conftest import forks
+
+__all__ = ["forks"]
