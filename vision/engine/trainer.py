@@ -104,6 +104,7 @@ class Trainer:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         self.options, self.world, self.seed, self.run, self.about = options, world, seed, run, about or {}
+        task.before_training()
         self.task = task.to(world.device)
         if options.sync_batchnorm and world.size > 1:
             task.network = convert_batchnorm(task.network)

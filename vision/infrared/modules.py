@@ -1,6 +1,6 @@
 """The data blocks of infrared recipes: a folder of real images, synthetic scenes, and target images for the SCM."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,15 @@ from vision.engine.data import DataModule, Sample
 from vision.engine.errors import DataError
 from vision.engine.registry import register
 from vision.infrared.backgrounds import procedural_background
-from vision.infrared.data import InfraredCrops, InfraredImages, InputTransform
-from vision.infrared.reading import InfraredSample, IRSTFolder, read_backgrounds, validation_split
+from vision.infrared.data import Image, InfraredCrops, InfraredImages, InputTransform
+from vision.infrared.reading import (
+    InfraredSample,
+    IRSTFolder,
+    as_float,
+    read_backgrounds,
+    read_infrared,
+    validation_split,
+)
 from vision.infrared.synthesis import SynthTargets, cut_targets, scm_scene
 
 
@@ -46,6 +53,14 @@ class InfraredData(DataModule):
     def transform(self) -> InputTransform:
         """From an image in [0, 1] to what the network takes."""
         return InputTransform(self.normalise, self.mean, self.std, self.high_pass)
+
+    def read(self, path: str) -> Image:
+        """A user's file as this data's own images are read: float32, shape ``[H, W]``, in [0, 1].
+
+        Raises:
+            DataError: as :func:`~vision.infrared.reading.read_infrared`.
+        """
+        return read_infrared(path)
 
     @property
     def in_channels(self) -> int:
@@ -85,12 +100,16 @@ class InfraredFolder(InfraredData):
     backgrounds: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
     bits: int | None = None
-    _kept: dict[str, list[InfraredSample]] = field(default_factory=dict, init=False, repr=False)
+
+    def read(self, path: str) -> Image:
+        return read_infrared(path, self.bits)
 
     def train(self) -> Dataset[Sample]:
         """Crops of the training split without what is held out."""
         samples = self._parts["train"]
-        cutouts = [c for s in samples for c in cut_targets(_gray(s), s.mask)] if self.targets == "patch" else []
+        cutouts = (
+            [c for s in samples for c in cut_targets(as_float(s.pixels), s.mask)] if self.targets == "patch" else []
+        )
         return InfraredCrops(
             samples, self.patch, self.synthetic, self.p_real, self.p_target,
             SynthTargets(self.targets, cutouts), self._backgrounds(), self.procedural,
@@ -120,12 +139,6 @@ class InfraredFolder(InfraredData):
         if self.backgrounds is None and not folder.is_dir():
             return []
         return read_backgrounds(folder, self.bits)
-
-
-def _gray(sample: InfraredSample) -> Any:
-    from vision.infrared.reading import as_float
-
-    return as_float(sample.pixels)
 
 
 @register("infrared_synthetic")

@@ -22,7 +22,6 @@ from vision.infrared.data import Detection, detect
 from vision.infrared.losses import PRESETS, Region, TBCLoss, Weights
 from vision.infrared.metrics import MatchRecord, match_targets, score, score_by
 from vision.infrared.modules import InfraredData, ScmScenes
-from vision.infrared.reading import read_infrared
 from vision.infrared.roc import CurveRecord, curve_record, roc
 from vision.infrared.tbcnet import SCM, SMALLEST_SIDE, freeze
 from vision.report.figures import FOUND, TRUTH, circles, enlarge, outline, scale_to, side_by_side, to_picture
@@ -136,14 +135,14 @@ class InfraredTargets(Task):
         semantic: whether the semantic term is used; false is the ablation without the SCM.
         semantic_start: training progress at which the semantic term begins, in place of the preset's.
         semantic_warmup: share of the training over which it grows.
-        scm: weights of a pre-trained SCM; needed where the semantic weight is above 0.
+        scm: weights of a pre-trained SCM; needed for training where the semantic weight is above 0.
         scm_classes: how many classes that SCM has.
         threshold: a pixel is a target where its probability is above it.
         min_area: smaller regions are no detections, pixels.
 
     Raises:
         ConfigError: a semantic term without SCM, an SCM that nothing uses, or channels that do not fit the data.
-        CheckpointError: the SCM's weights do not fit.
+        CheckpointError: before training begins, where the SCM's weights do not fit.
     """
 
     data: InfraredData
@@ -185,10 +184,13 @@ class InfraredTargets(Task):
                 f"set task.network.in_channels={data.in_channels} or change data.high_pass"
             )
         self.scm: SCM | None = None
-        if scm is not None:
-            self.scm = SCM(scm_classes)
-            load_weights(self.scm, scm)
-            freeze(self.scm)
+        self._scm_file, self._scm_classes = scm, scm_classes
+
+    def before_training(self) -> None:
+        if self._scm_file is not None:
+            scm = SCM(self._scm_classes)
+            load_weights(scm, self._scm_file)
+            self.scm = freeze(scm)
 
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
         target = batch["intensity"] if self.data.target_mode == "intensity" else batch["mask"]
@@ -218,7 +220,7 @@ class InfraredTargets(Task):
         return [mask.cpu().numpy() for mask in batch["mask"]]
 
     def read_input(self, path: str) -> Sample:
-        raw = read_infrared(path)
+        raw = self.data.read(path)
         if min(raw.shape) < SMALLEST_SIDE:
             raise DataError(
                 f"{path}: {raw.shape[0]}x{raw.shape[1]} pixels; at least {SMALLEST_SIDE} on each side needed"
