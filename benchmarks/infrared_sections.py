@@ -1,5 +1,6 @@
 """The sections of docs/results.md on infrared small targets."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.ablation import difference, sentence, signed, spread
@@ -34,6 +35,9 @@ def sirst_tests(documents: Documents) -> tuple[list[list[Record]], list[list[Rec
 def detection(documents: Documents) -> list[str]:
     trained, classical = sirst_tests(documents)
     rows = [_detection_row(group) for group in [*trained, *classical]]
+    ends = {(group[0]["recipe"], group[0]["stage"]) for group in trained}
+    stages = tests(documents, lambda r: any(r["recipe"] == recipe and r["stage"] != stage for recipe, stage in ends))
+    earlier = [stage for stage in stages if (stage[0]["recipe"], stage[0]["stage"]) not in ends]
     lines = ["## Infrared small targets: SIRST, split nuaa50_test", ""]
     if not trained:
         lines += ["TBC-Net: no finished run has been collected yet.", ""]
@@ -44,7 +48,7 @@ def detection(documents: Documents) -> list[str]:
             rows.append([row["method"], "published", parameters(row), *figures, NONE])
         notes += [f"Published: [{document['source']}]({document['url']}). {document['protocol']}", ""]
     head = ["method", "figures are", "parameters", *(FIGURES[name].head for name in DETECTION), "seeds"]
-    return [*lines, *table(head, rows, left=2), *notes, *budgets(documents, trained)]
+    return [*lines, *table(head, rows, left=2), *notes, *budgets(documents, [*trained, *earlier])]
 
 
 def _detection_row(group: list[Record]) -> list[str]:
@@ -72,7 +76,7 @@ def all_figures(documents: Documents) -> list[str]:
     lines: list[str] = []
     detectors = [r for r in records_in(documents) if "IoU" in r["metrics"] and r["updates"] and not is_ablation(r)]
     for run in grouped(detectors, "recipe", "stage"):
-        columns = grouped(run, "evaluation")
+        columns = sorted(grouped(run, "evaluation"), key=lambda column: column[0]["evaluation"] != column[0]["split"])
         names = dict.fromkeys(name for record in run for name in record["metrics"])
         known = [name for name in (*FIGURES, *COUNTS) if name in names]
         heads = [FIGURES[name].head if name in FIGURES else name for name in known]
@@ -85,19 +89,18 @@ def all_figures(documents: Documents) -> list[str]:
 def bins(documents: Documents) -> list[str]:
     lines: list[str] = []
     for group in sirst_tests(documents)[0]:
-        for bins in group[0].get("bins", []):
+        for bins in [b for b in group[0].get("bins", []) if "Pd" in b["columns"]]:
             whose = f"{label(group[0])}, seed {group[0]['seed']}"
             lines += [f"{bins['title']}; {whose}:", ""]
-            lines += table(bins["columns"], [[_cell(value) for value in row] for row in bins["rows"]], left=0)
-    return [f"### {'By size and contrast'}", "", *lines] if lines else []
+            columns = [_column(values) for values in zip(*bins["rows"], strict=True)]
+            lines += table(bins["columns"], zip(*columns, strict=True), left=0)
+    return ["## By size and contrast of the target", "", *lines] if lines else []
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.3f}"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+def _column(values: Sequence[Any]) -> list[str]:
+    """Numbers below each other: whole where all are, else with three decimals."""
+    whole = all(value is None or float(value).is_integer() for value in values)
+    return [NONE if value is None else f"{value:.{0 if whole else 3}f}" for value in values]
 
 
 def ablations(documents: Documents) -> list[str]:
