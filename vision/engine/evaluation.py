@@ -56,7 +56,8 @@ def to_device(batch: Batch, device: torch.device, channels_last: bool = False) -
             return {key: move(inner) for key, inner in value.items()}
         return type(value)(map(move, value)) if type(value) in (list, tuple) else value
 
-    return {key: move(value) for key, value in batch.items()}
+    at_home = device.type == "cpu" and not channels_last  # where loaders make their batches
+    return batch if at_home else {key: move(value) for key, value in batch.items()}
 
 
 @torch.no_grad()
