@@ -25,11 +25,15 @@ class Ended:
 
 
 class Forks:
-    """The Python that forks; start it once."""
+    """The Python that forks; start it once.
 
-    def __init__(self) -> None:
+    Args:
+        server: its module, which imports what its processes need and calls :func:`serve`.
+    """
+
+    def __init__(self, server: str = "tests.engine.forks") -> None:
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.forks"],
+            [sys.executable, "-m", server],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
             stdin=subprocess.PIPE,
