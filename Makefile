@@ -1,7 +1,7 @@
 # make demo    train and judge every system at a small size, and write a report
 # make test    run the test suite; what was skipped is listed with its reason
 # make lint    ruff, mypy and the import contracts
-# make docs    run every example in the docstrings, and follow the links between pages
+# make docs    write the generated tables, run every example, and check links, commands and names in the pages
 # Each sets up .venv by itself when it is missing or out of date.
 
 # The interpreters to try for .venv, in order; say `make test PYTHON=/path/to/python3` to choose one.
@@ -49,8 +49,11 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED)
-	@echo "==> Examples in docstrings, and links between pages"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs vision snn robust tests/packaging/test_pages.py
+	@echo "==> Tables of figures and fields"
+	$(BIN)/python benchmarks/tables.py
+	@echo "==> Examples in docstrings; links, commands, names and code in the pages"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal \
+	  vision snn robust tests/docs tests/benchmarks tests/packaging/test_pages.py
 
 # The virtual environment: made once, brought up to date when what it is made from changes.
 $(INSTALLED): pyproject.toml constraints.txt setup.py

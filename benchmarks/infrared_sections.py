@@ -105,13 +105,7 @@ def _column(values: Sequence[Any]) -> list[str]:
 
 def ablations(documents: Documents) -> list[str]:
     lines = ["## Ablation: the semantic constraint", ""]
-    arms = [r for r in records_in(documents) if is_ablation(r) and r["evaluation"] == "test" and r["stage"]]
-    pairs = [
-        (with_it, without)
-        for with_it in grouped(arms, "recipe", "stage")
-        for without in grouped(arms, "recipe", "stage")
-        if with_it[0]["stage"].endswith("_with") and without[0]["stage"] == with_it[0]["stage"] + "out"
-    ]
+    pairs = _pairs(documents)
     if not pairs:
         return [*lines, "No finished run has been collected yet.", ""]
     lines += [
@@ -121,14 +115,43 @@ def ablations(documents: Documents) -> list[str]:
         "",
     ]
     told = [arms_told for pair in pairs for arms_told in _pair(*pair, lines)]
-    beyond = sum(told)
-    leave = "leaves" if beyond == 1 else "leave"
-    lines += [
-        f"Of these {len(told)} intervals {beyond} {leave} out zero; one in twenty does by chance alone, so that among",
-        "so many a single one is no evidence. The arms are short trainings: they say nothing of longer ones.",
-        "",
-    ]
+    lines += [verdict(told), "", "The arms are short trainings: they say nothing of longer ones.", ""]
     return [*lines, *budgets(documents, [group for pair in pairs for group in pair])]
+
+
+def _pairs(documents: Documents) -> list[tuple[list[Record], list[Record]]]:
+    """The arms of each ablation: a stage that ends in ``_with``, and the one that ends in ``_without``."""
+    arms = [r for r in records_in(documents) if is_ablation(r) and r["evaluation"] == "test" and r["stage"]]
+    groups = grouped(arms, "recipe", "stage")
+    return [
+        (with_it, without)
+        for with_it in groups
+        for without in groups
+        if with_it[0]["stage"].endswith("_with")
+        and (without[0]["recipe"], without[0]["stage"]) == (with_it[0]["recipe"], with_it[0]["stage"] + "out")
+    ]
+
+
+def verdict(told: Sequence[bool]) -> str:
+    """What all intervals together say; ``told`` is whether each leaves out zero."""
+    beyond, total = sum(told), len(told)
+    if beyond == 0:
+        found = f"None of the {total} intervals leaves out zero: no effect of the constraint is shown, of either sign."
+        return f"{found} With so few seeds a small one could not be."
+    found = f"{beyond} of the {total} intervals leave{'s' * (beyond == 1)} out zero."
+    return f"{found} One in twenty does by chance alone, so that among several a single one is little evidence."
+
+
+def ablation_in_short(documents: Documents) -> str:
+    """The ablation in two sentences, for other pages."""
+    pairs = _pairs(documents)
+    if not pairs:
+        return "Its ablation has not been measured yet."
+    told = [shown_it for pair in pairs for shown_it in _pair(*pair, [])]
+    losses = " and ".join(f"`{with_it[0]['loss']}`" for with_it, _ in pairs)
+    seeds, updates = len(pairs[0][0]), pairs[0][0][0]["updates"]
+    over = f"over {seeds} seeds of {updates:,} updates each, judged by {', '.join(DETECTION)}"
+    return f"With and without the constraint, under the losses {losses}, {over}. {verdict(told)}"
 
 
 def _pair(with_it: list[Record], without: list[Record], lines: list[str]) -> list[bool]:

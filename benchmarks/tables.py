@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds i
 
 from benchmarks.collect import read_results
 from benchmarks.figures import Documents, table
+from benchmarks.infrared_sections import ablation_in_short
 from benchmarks.results_page import readme_block, results_page
 from vision.engine.command import run_command
 from vision.engine.errors import DataError
@@ -132,6 +133,7 @@ def registered_block(name: str, documents: Documents) -> str:
 
 BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "results": lambda _, documents: readme_block(documents),
+    "ablation": lambda _, documents: ablation_in_short(documents),
     "systems": systems_block,
     "fields": fields_block,
     "registered": registered_block,

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
     given = Path(arguments.run)
     if given.is_dir():
         config, recipe, task, file = load_run(given, arguments.checkpoint, arguments.overrides)

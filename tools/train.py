@@ -41,7 +41,7 @@ def train(config: Config, world: World, folder: Path, resume: bool, dry: bool) -
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
     config = load(arguments.config, arguments.overrides)
     config.check()
     if arguments.print_config:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.collect import check, read_results
+from benchmarks.infrared_sections import ablation_in_short, verdict
 from benchmarks.results_page import readme_block, results_page
 from tests.benchmarks.folders import MACHINE, SHA
 
@@ -125,7 +126,7 @@ def test_the_ablation_is_paired_and_says_what_it_shows(documents: dict[str, dict
     )
     assert "Fa: +30.0 ×10⁻⁶ with it" in paper
     assert paper.count(": worse with it.") == 1
-    assert "Of these 8 intervals 3 leave out zero" in page  # Pd is the same in all arms
+    assert "3 of the 8 intervals leave out zero. One in twenty does by chance alone" in page  # Pd: equal in all arms
 
 
 def test_the_ablation_is_no_row_of_the_main_table(documents: dict[str, dict[str, Any]]) -> None:
@@ -182,3 +183,22 @@ def test_a_record_shows_up_in_the_provenance(documents: dict[str, dict[str, Any]
     rows = results_page(documents).split("## Where the figures come from")[1]
     for name in documents:
         assert f"[{name}.json](../benchmarks/results/{name}.json)" in rows
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ([False] * 8, "None of the 8 intervals leaves out zero: no effect of the constraint is shown, of either sign."),
+        ([True] + [False] * 7, "1 of the 8 intervals leaves out zero."),
+        ([True] * 4, "4 of the 4 intervals leave out zero."),
+    ],
+)
+def test_the_verdict_follows_from_the_intervals(told: list[bool], said: str) -> None:
+    assert verdict(told).startswith(said)
+
+
+def test_the_ablation_in_short(documents: dict[str, dict[str, Any]]) -> None:
+    text = ablation_in_short(documents)
+    assert "under the losses `softiou` and `paper`, over 3 seeds of 10,000 updates each, judged by IoU, nIoU" in text
+    assert "Pd, Fa. 3 of the 8 intervals leave out zero." in text
+    assert ablation_in_short({}) == "Its ablation has not been measured yet."
