@@ -247,7 +247,16 @@ class Unreadable(PointsData):
         return Corrupt(37, 0.1)
 
 
+class Idle(Regression):
+    """Has a parameter that its loss does not use."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.idle = nn.Parameter(torch.ones(2))
+
+
 FAILURES = {
+    "idle": lambda: seeded_task(kind=Idle, network=plain),
     "corrupt": lambda: seeded_task(data=Unreadable(), network=plain),
     "nan": lambda: seeded_task(kind=Poisoned, network=normed),
 }

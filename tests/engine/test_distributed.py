@@ -8,7 +8,7 @@ import torch
 
 from tests.engine.forks import Forks
 from tests.engine.harness import CPU, largest_difference, same, seeded_task, state
-from tests.engine.processes import FAILURES, TRAININGS, judged, normed, trained
+from tests.engine.processes import TRAININGS, judged, normed, trained
 from tests.engine.toy import OnlineRegression
 from vision.engine.checkpoint import read_resume, read_weights
 from vision.engine.distributed import World, pick_device
@@ -140,7 +140,13 @@ def test_a_signal_to_one_process_ends_both_after_the_same_update(two: Results, t
         assert [event["message"] for event in events] == ["stopped: SIGTERM"]
 
 
-@pytest.mark.parametrize("name", FAILURES)
+def test_a_parameter_without_a_gradient_is_named(forks: Forks, tmp_path: Path) -> None:
+    for process in forks.run("tests.engine.processes", tmp_path, "idle", size=2):
+        assert process.status == 2 and "Traceback" not in process.said
+        assert "error: Idle: no gradient reaches idle; with several processes every parameter needs one" in process.said
+
+
+@pytest.mark.parametrize("name", ["corrupt", "nan"])
 def test_a_failure_of_one_process_ends_both_without_a_traceback(forks: Forks, tmp_path: Path, name: str) -> None:
     other, failed = forks.run("tests.engine.processes", tmp_path, name, size=2)
     said = "img/0003.png: truncated image" if name == "corrupt" else "step 0: a loss is not finite (square=nan)"

@@ -1,6 +1,7 @@
 """Where a loss stopped being finite: the samples, the losses, and the first bad tensor by name."""
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,19 @@ def explain_bad_loss(
     return TrainingError(
         f"step {context.step}: a loss is not finite ({values}); samples: {_named(batch.get('id', []), context.step)}; "
         f"first bad tensor: {bad}; lower the learning rate, clip gradients, or look at these samples"
+    )
+
+
+def explain_unused(task: Task, error: RuntimeError) -> TrainingError | None:
+    """What DDP means when it misses gradients, in our words; None for any other error."""
+    if "finished reduction" not in str(error):
+        return None
+    indices = re.search(r"for rank \d+: ([\d ]+)", str(error))
+    names = [name for name, parameter in task.named_parameters() if parameter.requires_grad]
+    unused = ", ".join(names[int(i)] for i in indices[1].split()[:4]) if indices else "some parameters"
+    return TrainingError(
+        f"{type(task).__name__}: no gradient reaches {unused}; with several processes every parameter needs one in "
+        "every step: freeze it (requires_grad_(False)), or set online = True, which exchanges gradients once a step"
     )
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vision.engine.checkpoint import differences, load_weights, read_resume, save_resume, save_weights
-from vision.engine.diagnose import bad_parameter, explain_bad_loss
+from vision.engine.diagnose import bad_parameter, explain_bad_loss, explain_unused
 from vision.engine.distributed import World
 from vision.engine.errors import CheckpointError, ConfigError, TrainingError
 from vision.engine.evaluation import Evaluation, autocast, evaluate, to_device
@@ -245,7 +245,13 @@ class Trainer:
     def _losses(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
         with autocast(self.world.device, self.options.precision):
             if not self.task.online:
-                single = self.step_module(batch, context)
+                try:
+                    single = self.step_module(batch, context)
+                except RuntimeError as error:
+                    unused = explain_unused(self.task, error)
+                    if unused is None:
+                        raise
+                    raise unused from error
         if not self.task.online:
             yield single
             return
