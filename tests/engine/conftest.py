@@ -1,4 +1,4 @@
-"""What several tests of the engine share: processes, and one run of two of them."""
+"""What several tests of the engine share: names of their own, processes, and one run of two of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,14 @@ import pytest
 import torch
 
 from tests.engine.forks import Forks
+from vision.engine import registry
+
+
+@pytest.fixture
+def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    registry.load_all()
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
 @pytest.fixture(scope="session")
