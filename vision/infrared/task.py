@@ -129,7 +129,9 @@ class InfraredTargets(Task):
     Args:
         data: crops to train on, images to judge on.
         network: gives one logit a pixel, ``[N, C, H, W] -> [N, 1, H, W]``; usually ``tbcnet``.
-        loss: preset of the joint loss: ``paper``, ``balanced`` or ``softiou``.
+        loss: preset of the joint loss: ``paper``, ``balanced`` or ``softiou``. Soft IoU is one ratio of sums over the
+            images of a pass, as in the benchmark it comes from, so that several processes or accumulated passes do not
+            exactly make the update of one large batch; the other two do.
         weights: of region, structure, background and semantic term, in place of the preset's.
         region: region loss in place of the preset's.
         semantic: whether the semantic term is used; false is the ablation without the SCM.
