@@ -218,6 +218,7 @@ def resumed(world: World, folder: Path) -> None:
             world.share(None)
             task = seeded_task(network=normed)
             options = {"steps": 8, "batch_size": 10, "ema": 0.8, "save_every_steps": 3, "evaluate_every_steps": 4}
+            options |= {"eval_batch_size": 4}
             trainer = make_trainer(task, new_run(folder / name), world=world, **options)
             if number:
                 trainer.resume()

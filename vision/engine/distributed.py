@@ -1,5 +1,6 @@
 """torch.distributed under torchrun: joining, exchanging objects, and averaging gradients once a step."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -152,7 +153,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 def joined(device: str) -> Iterator[World]:
     """Joins the processes torchrun started (or just this one) and leaves them afterwards.
 
-    NCCL carries tensors between GPUs, gloo between CPUs; objects always travel by gloo.
+    NCCL carries tensors between GPUs, gloo between CPUs; objects always travel by gloo. The log of processes other than
+    the first begins at warnings.
+
+    Raises:
+        UserError: another process ended while this one waited for it.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -163,6 +168,8 @@ def joined(device: str) -> Iterator[World]:
     if here.type == "cuda":
         torch.cuda.set_device(here)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    if dist.get_rank() > 0:
+        logging.disable(logging.INFO)
     try:
         yield World(here, dist.get_rank(), size, dist.new_group(backend="gloo"))
     except RuntimeError as error:
@@ -170,4 +177,5 @@ def joined(device: str) -> Iterator[World]:
             raise UserError(f"process {dist.get_rank()}: another process of the run ended; it says why") from error
         raise
     finally:
+        logging.disable(logging.NOTSET)
         dist.destroy_process_group()
