@@ -1,7 +1,6 @@
 """Train a recipe: python tools/train.py CONFIG [a.b=c ...]."""
 
 import argparse
-import logging
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,8 +11,6 @@ from vision.engine.distributed import World, joined
 from vision.engine.pipeline import run_pipeline
 from vision.engine.train import dry_run, train_recipe
 from vision.report.html import write_report
-
-log = logging.getLogger("triptych.train")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,8 +45,6 @@ def main(argv: list[str] | None = None) -> int:
         print(config.yaml.rstrip())
         return 0
     with joined("auto") as world:
-        if not world.is_main:
-            logging.getLogger().setLevel(logging.WARNING)
         if arguments.dry_run:
             with TemporaryDirectory() as temporary:
                 train(config, world, Path(world.share(temporary)) / "run", resume=False, dry=True)
