@@ -69,7 +69,7 @@ def test_the_same_weights_make_the_same_file_in_every_process(tmp_path: Path) ->
         "torch.manual_seed(0); net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2));"
         "save_weights(Path(sys.argv[1]), net, {c: c for c in 'task network recipe seed step averaged'.split()})"
     )
-    files = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    files = [tmp_path / f"{i}.safetensors" for i in range(2)]
     for file in files:
         subprocess.run([sys.executable, "-c", program, str(file)], check=True, timeout=60)
     assert len({file.read_bytes() for file in files}) == 1
