@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,16 @@ def test_usage_is_told_where_the_call_is_wrong(commands: Commands, tmp_path: Pat
     assert "Traceback" not in done.err
 
 
+@pytest.fixture
+def own_log() -> Iterator[None]:
+    """A tool sets up logging for its process; here that is the tests'."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    root.handlers[:] = before
+
+
+@pytest.mark.usefixtures("own_log")
 def test_a_fault_of_ours_has_status_1_and_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
