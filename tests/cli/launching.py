@@ -127,8 +127,13 @@ class Running:
             if looks % 500 == 0:
                 assert _runs(process), f"it ended before it could be killed: {(self.logs / 'rank0.log').read_text()}"
             time.sleep(0.002)
-        os.kill(process, signal.SIGKILL)
-        assert self.wait().status == -signal.SIGKILL
+        assert self.kill_now().status == -signal.SIGKILL
+
+    def kill_now(self) -> Done:
+        """Sends SIGKILL; where the command has ended already, its end is what it was."""
+        for process in self.processes:
+            os.kill(process, signal.SIGKILL)
+        return self.wait()
 
 
 def _runs(process: int) -> bool:

@@ -4,6 +4,8 @@ Both runs are the same command in folders of their own, so that nothing but the 
 """
 
 import random
+import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -99,7 +101,6 @@ def assert_the_same(a: Path, b: Path) -> None:
     assert steps == list(range(1, steps[-1] + 1)), "an update was recorded twice, or not at all"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_classification(commands: Commands, tmp_path: Path, workers: int) -> None:
     recipe = [*CLASSIFICATION, f"trainer.workers={workers}"]
@@ -109,7 +110,6 @@ def test_classification(commands: Commands, tmp_path: Path, workers: int) -> Non
     assert_the_same(whole, again)
 
 
-@pytest.mark.slow
 def test_both_stages_of_tbc_net_on_synthetic_scenes(commands: Commands, tmp_path: Path) -> None:
     whole = uninterrupted(commands, SYNTHETIC, tmp_path / "whole")
     again = killed(commands, SYNTHETIC, tmp_path / "killed", [("scm", 5), ("scm", 9), ("tem", 4), ("tem", 11)])
@@ -117,10 +117,33 @@ def test_both_stages_of_tbc_net_on_synthetic_scenes(commands: Commands, tmp_path
         assert_the_same(whole / stage, again / stage)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_at_any_moment_whatever_it_is_doing(commands: Commands, tmp_path: Path, seed: int) -> None:
+    """By the clock: while it reads, trains, judges, writes, or goes from one stage to the next."""
+    commands.run("train", "--help", cwd=tmp_path)  # from here on commands start at once
+    begun = time.monotonic()
+    whole = uninterrupted(commands, SYNTHETIC, tmp_path / "whole")
+    takes, luck = time.monotonic() - begun, random.Random(seed)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    ends = []
+    for _ in range(10):
+        running = commands.start("train", *SYNTHETIC, "output=runs", "--resume", cwd=folder)
+        time.sleep(luck.uniform(0, 0.4 * takes))
+        ends.append(running.kill_now().status)
+    assert ends[0] == ends[1] == -signal.SIGKILL
+    assert set(ends) <= {0, -signal.SIGKILL}
+    done = commands.run("train", *SYNTHETIC, "output=runs", "--resume", cwd=folder)
+    assert done.status == 0, done.err
+    for stage in ("scm", "tem"):
+        assert_the_same(whole / stage, folder / "runs" / NAME / stage)
+    assert not list(folder.rglob("*.tmp"))
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_both_stages_of_tbc_net_on_real_images(commands: Commands, tmp_path: Path, data_root: Path) -> None:
-    recipe = [*SIRST, f"stages.tem.data.root={data_root / 'sirst'}"]
+    recipe = [*SIRST, f"data.root={data_root / 'sirst'}"]
     whole = uninterrupted(commands, recipe, tmp_path / "whole")
     again = killed(commands, recipe, tmp_path / "killed", [("scm", 11), ("tem", 17)])
     for stage in ("scm", "tem"):

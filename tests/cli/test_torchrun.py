@@ -108,7 +108,7 @@ def test_a_classifier_under_torchrun(commands: Commands, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_mistake_under_torchrun_is_told_once_and_ends_both(tmp_path: Path) -> None:
+def test_a_mistake_under_torchrun_is_told_and_ends_both(tmp_path: Path) -> None:
     train = str(CHECKOUT / "tools" / "train.py")
     call = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", train]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "CUDA_VISIBLE_DEVICES": ""}
