@@ -259,6 +259,18 @@ def test_circles_surround_what_was_found_and_the_outline_what_is_true() -> None:
     assert found.draw(picture).shape == drawn.shape
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(0.1, 0.2, (0, 255)), (0.1, 0.9, (26, 230)), (0.4, 0.4, (102, 102))]
+)
+def test_an_image_of_a_narrow_range_is_shown_so_that_it_can_be_seen(
+    low: float, high: float, shown: tuple[int, int]
+) -> None:
+    raw = torch.linspace(low, high, 40 * 56).reshape(40, 56)
+    (picture,) = targets().pictures({"raw": [raw]})
+    assert (picture.min(), picture.max()) == pytest.approx(shown, abs=1)
+    assert (np.diff(picture[..., 0].reshape(-1).astype(int)) >= 0).all()
+
+
 # -- what is scored ------------------------------------------------------------------------------------------------
 
 

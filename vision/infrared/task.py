@@ -122,6 +122,12 @@ def _bins(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "bins", "title": title, "columns": columns, "rows": values}
 
 
+def _visible(raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gray values that an eye can tell apart: a range below a quarter, as deep images have it, is stretched to all."""
+    low, high = float(raw.min()), float(raw.max())
+    return (raw - low) / (high - low) if 0 < high - low < 0.25 else raw
+
+
 @register("infrared_targets")
 class InfraredTargets(Task):
     """TBC-Net's second stage: the TEM learns to extract targets, constrained by a frozen SCM where one is given.
@@ -216,7 +222,7 @@ class InfraredTargets(Task):
         return torch.zeros(1, self.data.in_channels, 256, 256)
 
     def pictures(self, batch: Batch) -> list[Picture]:
-        return [to_picture(raw.cpu().numpy()) for raw in batch["raw"]]
+        return [to_picture(_visible(raw.cpu().numpy())) for raw in batch["raw"]]
 
     def truths(self, batch: Batch) -> list[NDArray[np.bool_]]:
         return [mask.cpu().numpy() for mask in batch["mask"]]
