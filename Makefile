@@ -49,7 +49,8 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED)
-	@echo "==> Tables of figures and fields"
+	@echo "==> Schema for editors, tables of figures and fields"
+	$(BIN)/python -m vision.engine.schema > configs/schema.json.new && mv configs/schema.json.new configs/schema.json
 	$(BIN)/python benchmarks/tables.py
 	@echo "==> Examples in docstrings; links, commands, names and code in the pages"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal \

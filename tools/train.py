@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rich.console import Console
+
 from vision.engine.command import run_command
 from vision.engine.config import Config, load
 from vision.engine.distributed import World, joined
 from vision.engine.pipeline import run_pipeline
+from vision.engine.summary import summary_table
 from vision.engine.train import dry_run, train_recipe
 from vision.report.html import write_report
 
@@ -31,7 +34,9 @@ def train(config: Config, world: World, folder: Path, resume: bool, dry: bool) -
     """Trains a run or a pipeline into ``folder``; ``dry`` makes one update of each instead."""
     one = partial(dry_run if dry else train_recipe, world=world)
     if config.is_pipeline:
-        run_pipeline(config, one, folder, resume, world)
+        summary = run_pipeline(config, one, folder, resume, world)
+        if world.is_main and not dry:
+            Console().print(summary_table(summary))
     else:
         one(config, folder, resume)
 
