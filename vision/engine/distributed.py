@@ -156,6 +156,9 @@ def joined(device: str) -> Iterator[World]:
     NCCL carries tensors between GPUs, gloo between CPUs; objects always travel by gloo. The log of processes other than
     the first begins at warnings.
 
+    A process that fails does not leave: gloo would wait for the others, which wait for it. It stays joined until its
+    end, which :func:`vision.engine.command.run_command` brings about without waiting.
+
     Raises:
         UserError: another process ended while this one waited for it.
     """
@@ -172,10 +175,10 @@ def joined(device: str) -> Iterator[World]:
         logging.disable(logging.INFO)
     try:
         yield World(here, dist.get_rank(), size, dist.new_group(backend="gloo"))
+        dist.destroy_process_group()
     except RuntimeError as error:
         if "gloo" in str(error) or isinstance(error, dist.DistError):
             raise UserError(f"process {dist.get_rank()}: another process of the run ended; it says why") from error
         raise
     finally:
         logging.disable(logging.NOTSET)
-        dist.destroy_process_group()
