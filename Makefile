@@ -1,7 +1,7 @@
 # make demo    train and judge every system at a small size, and write a report
 # make test    run the test suite; what was skipped is listed with its reason
 # make lint    ruff, mypy and the import contracts
-# make docs    run every example in the docstrings, and follow the links between pages
+# make docs    write the generated tables, run every example, and check links, commands and names in the pages
 # Each sets up .venv by itself when it is missing or out of date.
 
 # The interpreters to try for .venv, in order; say `make test PYTHON=/path/to/python3` to choose one.
@@ -10,7 +10,9 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 JOBS ?= 2
 # Passed on to pytest, for example `make test PYTEST_ARGS="tests/infrared -k loss"`.
 PYTEST_ARGS ?=
-DEMO := configs/demo.yaml
+# Real infrared images are taken where they are at hand, synthetic scenes elsewhere.
+DATA := $(or $(TRIPTYCH_DATA),../shared/data)
+DEMO := $(if $(wildcard $(DATA)/sirst/images),configs/demo_real.yaml,configs/demo.yaml)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +33,7 @@ help:
 
 demo: $(INSTALLED)
 	@echo "==> Training and judging every system at a small size"
+	@rm -rf runs/demo
 	$(BIN)/python tools/train.py $(DEMO)
 
 test: $(INSTALLED)
@@ -47,8 +50,12 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED)
-	@echo "==> Examples in docstrings, and links between pages"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs vision snn robust tests/packaging/test_pages.py
+	@echo "==> Schema for editors, tables of figures and fields"
+	$(BIN)/python -m vision.engine.schema > configs/schema.json.new && mv configs/schema.json.new configs/schema.json
+	$(BIN)/python benchmarks/tables.py
+	@echo "==> Examples in docstrings; links, commands, names and code in the pages"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal \
+	  vision snn robust tests/docs tests/benchmarks tests/packaging/test_pages.py
 
 # The virtual environment: made once, brought up to date when what it is made from changes. Kernels are compiled against
 # its own torch, which is therefore there first; what cannot be compiled is left out and said (TRIPTYCH_BUILD chooses).

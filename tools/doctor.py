@@ -16,7 +16,6 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="doctor.py",
         description="Check versions, devices, data and room; exit status 1 when something does not work.",
         epilog="example: python tools/doctor.py --json",
     )

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
     given = Path(arguments.run)
     if given.is_dir():
         config, recipe, task, file = load_run(given, arguments.checkpoint, arguments.overrides)
@@ -45,9 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     with joined(recipe.trainer.device) as world:
         task.to(world.device)
         name = arguments.name or arguments.split
-        if judge_split(
-            recipe, config.hash, task, run, world, arguments.split, arguments.checkpoint, name=name, weights=file
-        ) is None:
+        if (
+            judge_split(
+                recipe, config.hash, task, run, world, arguments.split, arguments.checkpoint, name=name, weights=file
+            )
+            is None
+        ):
             raise ConfigError(f"data '{recipe.data['type']}' has no {arguments.split} split; try --split val")
         if world.is_main:
             print(run.eval_dir(name) / "result.json")

@@ -11,7 +11,6 @@ from vision.report.html import write_report
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="report.py",
         description="Write one HTML page of a run, a pipeline, or several runs beside each other.",
         epilog="example: python tools/report.py runs/a runs/b -o comparison.html",
     )

@@ -1,19 +1,19 @@
 """Train a recipe: python tools/train.py CONFIG [a.b=c ...]."""
 
 import argparse
-import logging
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from rich.console import Console
 
 from vision.engine.command import run_command
 from vision.engine.config import Config, load
 from vision.engine.distributed import World, joined
 from vision.engine.pipeline import run_pipeline
+from vision.engine.summary import summary_table
 from vision.engine.train import dry_run, train_recipe
 from vision.report.html import write_report
-
-log = logging.getLogger("triptych.train")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,24 +34,25 @@ def train(config: Config, world: World, folder: Path, resume: bool, dry: bool) -
     """Trains a run or a pipeline into ``folder``; ``dry`` makes one update of each instead."""
     one = partial(dry_run if dry else train_recipe, world=world)
     if config.is_pipeline:
-        run_pipeline(config, one, folder, resume, world)
+        summary = run_pipeline(config, one, folder, resume, world)
+        if world.is_main and not dry:
+            Console().print(summary_table(summary))
     else:
         one(config, folder, resume)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
     config = load(arguments.config, arguments.overrides)
+    config.check()
     if arguments.print_config:
         print(config.yaml.rstrip())
         return 0
     with joined("auto") as world:
-        if not world.is_main:
-            logging.getLogger().setLevel(logging.WARNING)
         if arguments.dry_run:
-            with TemporaryDirectory() as folder:
-                train(config, world, Path(world.share(folder)) / "run", resume=False, dry=True)
+            with TemporaryDirectory() as temporary:
+                train(config, world, Path(world.share(temporary)) / "run", resume=False, dry=True)
             return 0
         folder = Path(config.tree.get("output", "runs")) / config.name
         train(config, world, folder, arguments.resume, dry=False)

@@ -1,7 +1,13 @@
-"""Fixtures of the engine's tests."""
+"""What several tests of the engine share: names of their own, processes, and one run of two of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from tests.engine.forks import Forks
 from vision.engine import registry
 
 
@@ -10,3 +16,25 @@ def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     registry.load_all()
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes that start at once."""
+    server = Forks()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the two processes write."""
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="session")
+def two(forks: Forks, two_folder: Path) -> list[dict[str, Any]]:
+    """What each of two processes found; they run once for all tests."""
+    for process in forks.run("tests.engine.processes", two_folder, "everything", size=2):
+        assert process.status == 0, process.said
+    return [torch.load(two_folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from timm.scheduler.scheduler import Scheduler
+from torch import nn
 
 from tests.engine.toy import Regression
 from vision.engine.distributed import World
@@ -23,8 +24,13 @@ CPU = World(torch.device("cpu"))
 TIMINGS = ("seconds", "samples_per_second")
 
 
-def seeded_task(seed: int = 0, kind: type[Regression] = Regression, **arguments: Any) -> Regression:
+def seeded_task(
+    seed: int = 0, kind: type[Regression] = Regression, network: Any = None, **arguments: Any
+) -> Regression:
+    """A task whose network follows from ``seed``; ``network`` may be a function that makes one."""
     torch.manual_seed(seed)
+    if network is not None:
+        arguments["network"] = network if isinstance(network, nn.Module) else network()
     return kind(**arguments)
 
 

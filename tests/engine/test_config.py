@@ -167,7 +167,7 @@ def test_keys_are_strings_as_written(write: Write) -> None:
         ("? [1]\n: 2\n", "r.yaml:1: a key must be a word"),
         ("- 1\n", "r.yaml:1: expected a mapping of keys to values, got [1]"),
         ("", "r.yaml:1: expected a mapping of keys to values, got an empty file"),
-        ("a: " + "[" * 5000, "r.yaml:1: nested too deeply"),
+        ("a: " + "[" * 1000, "r.yaml:1: nested too deeply"),
     ],
 )
 def test_yaml_that_does_not_hold_is_told_on_one_line(write: Write, text: str, message: str) -> None:
@@ -582,3 +582,35 @@ def test_a_nodes_place_is_that_of_its_key() -> None:
         ("a", "b", 1): "f:4",
     }
     assert isinstance(node, Node)
+
+
+# anything at all: only ever a mistake in words
+
+
+@unhurried
+@given(st.one_of(st.binary(max_size=60), st.text("ab:-[]{}&*!|>'\"#%@`,?~ \n\t$0", max_size=40).map(str.encode)))
+def test_any_bytes_are_read_or_refused(text: bytes) -> None:
+    try:
+        parse(text, lambda line: f"f:{line}")
+    except ConfigError as error:
+        assert str(error).startswith("f:")
+
+
+words = st.sampled_from(
+    ["type", "sgd", "toy", "toy_network", "toy_data", "lr", "epochs", "width", "network", "${x", "a"]
+)
+recipe_keys = st.sampled_from([*Recipe.__dataclass_fields__, "stages", "seeds", "step", "x"])
+anything = st.recursive(scalars | words, lambda inner: st.lists(inner) | st.dictionaries(words, inner), max_leaves=10)
+
+
+@unhurried
+@given(st.dictionaries(recipe_keys, anything))
+def test_any_tree_is_a_recipe_or_refused(change: dict[str, Any]) -> None:
+    tree = {**yaml.safe_load(RECIPE.replace("1e-2", "0.01")), **change}
+    try:
+        config = from_tree(tree)
+        config.check()
+    except ConfigError as error:
+        assert str(error)
+        return
+    assert config.is_pipeline or config.recipe().name == tree["name"]

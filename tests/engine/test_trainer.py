@@ -174,6 +174,7 @@ def test_a_task_is_told_about_time_and_draws_the_same_after_a_resume() -> None:
     assert kinds == expected
     assert [each[2:4] for each in whole.task.told if each[0] == "before"] == [(5, 0)] * 3 + [(5, 1)] * 2
     assert tail.task.told == whole.task.told[4:]
+    assert len({each[4] for each in whole.task.told if each[0] == "before"}) == 5  # every step draws anew
 
 
 # -- averages, precision, memory order -------------------------------------------------------------------------------

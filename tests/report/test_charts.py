@@ -104,3 +104,11 @@ def test_tones_return_with_another_dash() -> None:
 @pytest.mark.parametrize("values", [[], [None, None], [0.0, 0.0], [1e-12, 1e12], [-1.0, 5.0]])
 def test_odd_values_are_drawn(values: list[float | None]) -> None:
     ElementTree.fromstring(line_chart("loss", [Series("a", range(len(values)), values)], log_y=None).svg)
+
+
+@pytest.mark.parametrize(("largest", "labels"), [(3e-3, {"1e-3", "2e-3", "3e-3"}), (0.4, {"0.2", "0.3", "0.4"})])
+def test_numbers_of_an_axis_are_written_alike(largest: float, labels: set[str]) -> None:
+    svg = line_chart("lr", [Series("a", [0, 1], [0.0, largest])]).svg
+    written = set(re.findall(r">([^<>]+)</text>", svg))
+    assert labels <= written
+    assert not any(label.startswith("0.00") for label in written)

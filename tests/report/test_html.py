@@ -118,6 +118,15 @@ def test_several_runs_are_compared(make_run: MakeRun) -> None:
     assert page.values("details", "id") == ["run1", "run2", "run3"]
 
 
+def test_runs_judged_by_other_figures_stand_apart(make_run: MakeRun) -> None:
+    page = page_of(make_run("a"), make_run("b", 1), make_run("c", primary="nll"))
+    require_self_contained(page)
+    sections = [heading for heading in page.headings if heading.startswith(("Judged", "On "))]
+    assert sections == ["Judged by accuracy", "On test", "On val", "Judged by nll", "On test", "On val"]
+    rows = [[row[0] for row in table] for table in page.tables if table[0][0] == "run"]
+    assert rows == 2 * [["run", "a", "b", "a and 1 more, 2 seeds"]] + 2 * [["run", "c"]]
+
+
 def test_a_pipeline_shows_its_stages_and_steps(tmp_path: Path, make_run: MakeRun) -> None:
     folder = make_run("p/teacher").parent
     (folder / "config.yaml").write_text(
@@ -150,6 +159,22 @@ def test_missing_pieces_are_said(make_run: MakeRun) -> None:
     assert "It was not noted." in page.text
     pair = page_of(folder, make_run("new", 3, accuracy=None, trained=False))
     assert "No run has been evaluated yet." in pair.text
+
+
+def test_one_evaluation_makes_no_curve(make_run: MakeRun) -> None:
+    folder = make_run("a")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [line for line in lines if line["kind"] != "eval" or line["step"] == 20]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    page = page_of(folder)
+    assert "One, at step 20." in page.text
+    assert not [chart for chart in page.values("svg", "aria-label") if chart.endswith("(val)") and "ROC" not in chart]
+
+
+def test_runs_that_cannot_be_compared_are_shown_open(make_run: MakeRun) -> None:
+    page = page_of(make_run("a"), make_run("c", primary="nll"))
+    assert not [heading for heading in page.headings if heading.startswith(("Judged", "On "))]
+    assert len(page.values("details", "open")) == 2
 
 
 def test_before_any_evaluation_the_best_seen_is_shown(make_run: MakeRun) -> None:

@@ -8,7 +8,8 @@ import yaml
 
 from tests.report.conftest import MakeRun
 from vision.engine.errors import UserError
-from vision.report.runs import differences, group_by_seed, read_runs, run_folders
+from vision.engine.recipe import Recipe
+from vision.report.runs import DEFAULT_SEED, comparable, differences, group_by_seed, read_runs, run_folders
 
 
 def pipeline(tmp_path: Path, make_run: MakeRun) -> Path:
@@ -78,6 +79,16 @@ def test_seeds_beside_a_repeat_stay_together(make_run: MakeRun) -> None:
     assert [(group.label, len(group.runs)) for group in groups] == [("s", 2), ("again", 1)]
 
 
+def test_what_is_judged_otherwise_is_not_compared(make_run: MakeRun) -> None:
+    folders = [make_run("a"), make_run("b", primary="nll"), make_run("c", recipe={"task": {"type": "kd"}})]
+    folders += [
+        make_run("d", accuracy=None, recipe={"task": {"type": "kd"}}),
+        make_run("e", accuracy=None, recipe={"task": {"type": "x"}}),
+    ]
+    families = [[run.label for run in family] for family in comparable(read_runs(folders))]
+    assert families == [["a", "c", "d"], ["b"], ["e"]]
+
+
 def test_differences_name_the_keys(make_run: MakeRun) -> None:
     runs = read_runs([make_run("a", 0), make_run("b", 1, recipe={"data": {"type": "digits", "root": "x"}})])
     assert differences(runs) == {"data.root": [None, "x"], "seed": [0, 1]}
@@ -90,6 +101,15 @@ def test_test_comes_first_then_val_then_others(make_run: MakeRun) -> None:
         (folder / "eval" / name / "result.json").write_text('{"metrics": {}}')
     (run,) = read_runs([folder])
     assert list(run.results) == ["test", "val", "train", "eps8"]
+
+
+def test_a_recipe_without_a_seed_has_the_default_one(make_run: MakeRun) -> None:
+    folder = make_run("a")
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0\n", ""))
+    (run,) = read_runs([folder])
+    assert "seed" not in run.recipe
+    assert run.seed == Recipe.seed == DEFAULT_SEED
 
 
 def test_best_is_the_last_best(make_run: MakeRun) -> None:

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from vision.classification import metrics
 from vision.classification.data import ClassificationData
 from vision.classification.images import decode
 from vision.engine.data import Sample
-from vision.engine.errors import ConfigError, DataError
+from vision.engine.errors import ConfigError
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
 from vision.report.figures import TRUTH, WRONG, banner, enlarge
@@ -60,6 +62,7 @@ class ClassificationMetric(Metric):
     """Top-1 and top-5 accuracy, negative log-likelihood, expected calibration error and the confusion matrix."""
 
     primary = "accuracy"
+    others: ClassVar[dict[str, str]] = {"top5": "max", "nll": "min", "ece": "min"}
 
     def __init__(self, classes: list[str]) -> None:
         super().__init__()
@@ -126,14 +129,14 @@ class Classification(Task):
 
     def predict(self, batch: Batch) -> list[Scores]:
         logits = self.network(batch["image"]).float()
-        probabilities = logits.softmax(1)
-        values, classes = probabilities.topk(min(SHOWN, len(self.data.classes)), 1)
-        return [
-            Scores(name, self.data.classes[top[0]], p[0], {self.data.classes[c]: v for c, v in zip(top, p, strict=True)}, z)
-            for name, top, p, z in zip(
-                batch["id"], classes.tolist(), values.tolist(), logits.cpu().numpy(), strict=True
-            )
-        ]  # fmt: skip
+        values, classes = logits.softmax(1).topk(min(SHOWN, len(self.data.classes)), 1)
+        predictions = []
+        for name, top, shares, row in zip(
+            batch["id"], classes.tolist(), values.tolist(), logits.cpu().numpy(), strict=True
+        ):
+            labels = [self.data.classes[k] for k in top]
+            predictions.append(Scores(name, labels[0], shares[0], dict(zip(labels, shares, strict=True)), row))
+        return predictions
 
     def metric(self) -> Metric:
         return ClassificationMetric(self.data.classes)
@@ -153,16 +156,13 @@ class Classification(Task):
         return [self.data.classes[int(label)] for label in batch["label"]]
 
     def read_input(self, path: str) -> Sample:
-        from pathlib import Path
-
         image = decode(Path(path), path, self.data.in_channels)
         size = self.data.image_size
         if tuple(image.shape[1:]) != (size, size):
-            image = F.interpolate(image[None].float(), (size, size), mode="bilinear", antialias=True)[0]
+            for transform in self.data.prepare(train=False) or [v2.Resize((size, size), antialias=True)]:
+                image = transform(image)
         image = image.float() / 255
         if self.data.normalise:
             mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.data.mean, self.data.std))
             image = (image - mean) / std
-        if not torch.isfinite(image).all():
-            raise DataError(f"{path}: the image holds values that are not finite")
         return {"id": path, "image": image}

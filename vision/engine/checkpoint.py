@@ -1,5 +1,6 @@
 """Weights as safetensors, resume state readable without unpickling code; both replaced atomically."""
 
+import errno
 import hashlib
 import io
 import json
@@ -59,7 +60,9 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except UserError as error:
-        raise CheckpointError(f"{error}; the checkpoint before it is kept: free some space, then --resume") from error
+        full = getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space" if full else "mend that"
+        raise CheckpointError(f"{error}; the checkpoint before it is kept: {advice}, then --resume") from error
 
 
 def read_resume(path: Path) -> dict[str, Any]:

@@ -60,15 +60,26 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        status = 2
+        status = _failed(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        status = 130
+        status = _failed(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         status = 141
     except Exception:
         traceback.print_exc()
         print("this is a fault of triptych, please report it with the lines above", file=sys.stderr)
-        status = 1
+        status = _failed(1)
     sys.exit(status)
+
+
+def _failed(status: int) -> int:
+    """``status``; but one process of several ends here, before it lets go of what gloo would wait for."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status

@@ -1,5 +1,6 @@
 """torch.distributed under torchrun: joining, exchanging objects, and averaging gradients once a step."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -77,10 +78,11 @@ class World:
             raise UserError(message)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Each figure averaged over processes, in every process."""
+        """Each figure averaged over processes, in every process; one that a process lacks counts as 0 there."""
         gathered = self.gather(values)
         if gathered is not None:
-            values = {name: sum(v[name] for v in gathered) / self.size for name in values}
+            names = dict.fromkeys(name for each in gathered for name in each)
+            values = {name: sum(each.get(name, 0.0) for each in gathered) / self.size for name in names}
         return self.share(values)
 
     def on(self, device: str) -> "World":
@@ -151,7 +153,14 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 def joined(device: str) -> Iterator[World]:
     """Joins the processes torchrun started (or just this one) and leaves them afterwards.
 
-    NCCL carries tensors between GPUs, gloo between CPUs; objects always travel by gloo.
+    NCCL carries tensors between GPUs, gloo between CPUs; objects always travel by gloo. The log of processes other than
+    the first begins at warnings.
+
+    A process that fails does not leave: gloo would wait for the others, which wait for it. It stays joined until its
+    end, which :func:`vision.engine.command.run_command` brings about without waiting.
+
+    Raises:
+        UserError: another process ended while this one waited for it.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -162,11 +171,14 @@ def joined(device: str) -> Iterator[World]:
     if here.type == "cuda":
         torch.cuda.set_device(here)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    if dist.get_rank() > 0:
+        logging.disable(logging.INFO)
     try:
         yield World(here, dist.get_rank(), size, dist.new_group(backend="gloo"))
+        dist.destroy_process_group()
     except RuntimeError as error:
         if "gloo" in str(error) or isinstance(error, dist.DistError):
             raise UserError(f"process {dist.get_rank()}: another process of the run ended; it says why") from error
         raise
     finally:
-        dist.destroy_process_group()
+        logging.disable(logging.NOTSET)

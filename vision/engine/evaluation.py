@@ -56,7 +56,8 @@ def to_device(batch: Batch, device: torch.device, channels_last: bool = False) -
             return {key: move(inner) for key, inner in value.items()}
         return type(value)(map(move, value)) if type(value) in (list, tuple) else value
 
-    return {key: move(value) for key, value in batch.items()}
+    at_home = device.type == "cpu" and not channels_last  # where loaders make their batches
+    return batch if at_home else {key: move(value) for key, value in batch.items()}
 
 
 @torch.no_grad()
@@ -71,9 +72,10 @@ def evaluate(
 ) -> Evaluation:
     """Judges every sample once.
 
-    Process r takes samples r, r + size, ...; a process without samples only takes part in the exchange. Records are
-    merged by sample id and scored once, so that the figures do not depend on the number of processes. The random
-    generators start each batch from a seed of the batch, for predictions that draw from them.
+    Process r takes batches r, r + processes, ...; a process without one only takes part in the exchange. Whole batches,
+    as a network's last digits depend on what shares its batch. Records are merged by sample id and scored once. The
+    random generators start each batch from a seed of its own, for predictions that draw from them. So the figures are
+    exactly the same for any number of processes.
 
     Args:
         task: its network is put into eval mode and back.
@@ -89,13 +91,12 @@ def evaluate(
     """
     begun = time.perf_counter()
     size = size_of(dataset, "evaluation")
-    mine = list(range(world.rank, size, world.size))
-    chosen = {round(i * (size - 1) / max(draw - 1, 1)) for i in range(min(draw, size))}
-    metric, ids, here = task.metric(), [], Evaluation({}, len(mine), 0.0)
+    step, draw = options.eval_batch_size, min(draw, size)
+    batches = [list(range(i, min(i + step, size))) for i in range(0, size, step)][world.rank :: world.size]
+    chosen = {round(i * (size - 1) / max(draw - 1, 1)) for i in range(draw)}
+    metric, ids, here = task.metric(), [], Evaluation({}, 0, 0.0)
     training = task.training
     task.eval()
-    step = options.eval_batch_size
-    batches = [mine[i : i + step] for i in range(0, len(mine), step)]
     fetched = load(dataset, batches, (seed, "eval"), task.collate, options.workers, pin=world.device.type == "cuda")
     try:
         for indices, batch in zip(batches, fetched, strict=True):

@@ -58,7 +58,8 @@ class EpochPlan:
     An update takes ``batch_size`` samples of a permutation seeded by (seed, epoch). They are cut into
     ``world * accumulate`` near-equal parts. Where a batch has fewer samples than that (the last of an epoch), backward
     passes without any sample are left out; in a pass that has samples for some processes only, the others repeat the
-    batch's first sample with weight 0, so that every process takes part in every exchange.
+    batch's first sample with weight 0, so that every process takes part in every exchange. (BatchNorm sees that sample
+    again: with fewer samples in a batch than processes, its statistics are not those of one process.)
 
     Attributes:
         samples: in the data set.

@@ -82,12 +82,13 @@ def register(name: str, kind: str | None = None) -> Callable[[Factory], Factory]
     Raises:
         ConfigError: the name is taken by something else, or the kind cannot be told.
 
-    Example:
-        >>> @register("tiny_example_network")
-        ... def tiny(width: int = 4) -> nn.Module:
-        ...     return nn.Linear(width, 2)
-        >>> build({"type": "tiny_example_network", "width": 3}).in_features
-        3
+    Example::
+
+        @register("tiny_example_network")
+        def tiny(width: int = 4) -> nn.Module:
+            return nn.Linear(width, 2)
+
+        build({"type": "tiny_example_network", "width": 3}).in_features  # 3
     """
 
     def add(factory: Factory) -> Factory:

@@ -174,9 +174,8 @@ class RunFolder:
 
     def _remove_temporaries(self) -> None:
         """Removes what a killed process left half-written."""
-        for folder in (self.path, self.checkpoints):
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 _MISSING = "(absent)"

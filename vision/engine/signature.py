@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -139,7 +140,7 @@ def descriptions(docstring: str) -> dict[str, str]:
     return {**found["Attributes"], **found["Args"]}
 
 
-_PLAIN_NAMES = {bool: "true or false", float: "number", str: "string", NoneType: "null", dict: "mapping"}
+_PLAIN_NAMES = {bool: "true or false", float: "number", str: "string", NoneType: "null", dict: "mapping", Path: "path"}
 
 
 def describe(annotation: Any) -> str:

@@ -194,6 +194,12 @@ class Task(nn.Module, ABC):
         """
         raise DataError(f"{path}: the task '{type(self).__name__}' does not predict from files")
 
+    def before_training(self) -> None:
+        """Runs once, before a trainer takes the task over: load what training alone needs, such as a teacher.
+
+        A trained network is then judged and used without it.
+        """
+
     def before_step(self, context: StepContext) -> None:
         """Runs before each update: reset neurons, set schedules."""
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vision.engine.checkpoint import differences, load_weights, read_resume, save_resume, save_weights
-from vision.engine.diagnose import explain_bad_loss
+from vision.engine.diagnose import bad_parameter, explain_bad_loss, explain_unused
 from vision.engine.distributed import World
 from vision.engine.errors import CheckpointError, ConfigError, TrainingError
 from vision.engine.evaluation import Evaluation, autocast, evaluate, to_device
@@ -104,6 +104,7 @@ class Trainer:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         self.options, self.world, self.seed, self.run, self.about = options, world, seed, run, about or {}
+        task.before_training()
         self.task = task.to(world.device)
         if options.sync_batchnorm and world.size > 1:
             task.network = convert_batchnorm(task.network)
@@ -126,6 +127,7 @@ class Trainer:
         self.ema = ModelEmaV3(task.network, decay=options.ema) if options.ema else None
         self.progress = Progress()
         self._evaluated = -1
+        self._before: list[str] = []  # ids of the update before
         self.val = task.val_data()
         self.select = options.select or task.metric().primary
         task.metric().mode_of(self.select)  # refuses an unknown figure now, not after an epoch
@@ -202,14 +204,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.task.before_step(context)
         losses: dict[str, Any] = {}
+        ids: list[str] = []
         for position, share in enumerate(shares):
             batch = to_device(next(batches), self.world.device, self.options.channels_last)
             parts = self._backward(batch, share.weight, context, last=position == len(shares) - 1)
+            ids += batch.get("id", [])
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0.0) + value * share.weight
         if self.task.online:
             self.world.average_gradients(self.task.parameters())
         norm = self._apply()
+        self._before = ids
         self.task.after_step(context)
         self.progress.step += 1
         self.progress.seconds += time.perf_counter() - begun
@@ -231,7 +236,7 @@ class Trainer:
                     raise TrainingError(f"{type(self.task).__name__}.training_step: expected scalar losses by name")
                 if not torch.isfinite(loss):
                     with autocast(self.world.device, self.options.precision):
-                        raise explain_bad_loss(self.task, batch, losses, context)
+                        raise explain_bad_loss(self.task, batch, losses, context, self._before)
                 self.scaler.scale(loss * weight).backward()
                 for name, value in losses.items():
                     total[name] = total[name] + value.detach() if name in total else value.detach()
@@ -240,7 +245,13 @@ class Trainer:
     def _losses(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
         with autocast(self.world.device, self.options.precision):
             if not self.task.online:
-                single = self.step_module(batch, context)
+                try:
+                    single = self.step_module(batch, context)
+                except RuntimeError as error:
+                    unused = explain_unused(self.task, error)
+                    if unused is None:
+                        raise
+                    raise unused from error
         if not self.task.online:
             yield single
             return
@@ -277,7 +288,7 @@ class Trainer:
         better = self._judge(found)
         epoch = progress.step / self.plan.updates
         recorder.evaluation("val", progress.step, epoch, found.metrics, found.seconds, better)
-        if better and self.run is not None:
+        if better:
             self.world.first(lambda: self._save_weights("best"))
         progress.seconds += time.perf_counter() - begun
 
@@ -317,17 +328,24 @@ class Trainer:
             self.task.network = trained
 
     def _save_weights(self, name: str) -> None:
-        assert self.run is not None
+        if self.run is None:
+            return
         network = self.ema.module if self.ema is not None else self.task.network
         about = {**self.about, "step": str(self.progress.step), "averaged": str(self.ema is not None)}
         save_weights(self.run.checkpoints / f"{name}.safetensors", network, about)
 
     def _save(self) -> None:
-        if self.run is not None:
-            self.world.first(self._write)
+        self.world.first(self._write)
 
     def _write(self) -> None:
-        assert self.run is not None
+        if self.run is None:
+            return
+        bad = bad_parameter(self.task)
+        if bad:
+            raise TrainingError(
+                f"step {self.progress.step}: parameter '{bad}' is not finite; the checkpoint before it is kept; "
+                "lower the learning rate or clip gradients"
+            )
         self._save_weights("last")
         state = {
             "progress": asdict(self.progress),

@@ -1,21 +1,33 @@
 """The data blocks of infrared recipes: a folder of real images, synthetic scenes, and target images for the SCM."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch.utils.data import Dataset
 
 from vision.engine.data import DataModule, Sample
-from vision.engine.errors import DataError
+from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
 from vision.infrared.backgrounds import procedural_background
-from vision.infrared.data import InfraredCrops, InfraredImages, InputTransform
-from vision.infrared.reading import InfraredSample, IRSTFolder, read_backgrounds, validation_split
+from vision.infrared.data import SMALLEST_SCENE, Image, InfraredCrops, InfraredImages, InputTransform
+from vision.infrared.reading import (
+    InfraredSample,
+    IRSTFolder,
+    as_float,
+    read_backgrounds,
+    read_infrared,
+    validation_split,
+)
 from vision.infrared.synthesis import SynthTargets, cut_targets, scm_scene
+from vision.infrared.tbcnet import SMALLEST_SIDE
+
+Positive = Annotated[int, Gt(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -31,21 +43,41 @@ class InfraredData(DataModule):
         target_mode: train on the ``mask``, or on the ``intensity`` layer.
         targets: synthetic targets are ``gaussian`` blobs, or ``patch``: cut out of the training images.
         length: training samples an epoch; by default one an image.
+
+    Raises:
+        ConfigError: ``dataset`` without both statistics, or statistics that nothing uses.
     """
 
-    patch: int = 128
+    patch: Annotated[int, Ge(SMALLEST_SIDE)] = 128
     normalise: Literal["image", "dataset"] = "image"
-    mean: float | None = None
-    std: float | None = None
+    mean: Share | None = None
+    std: Annotated[float, Gt(0)] | None = None
     high_pass: bool = False
     target_mode: Literal["mask", "intensity"] = "mask"
     targets: Literal["gaussian", "patch"] = "gaussian"
-    length: int | None = None
+    length: Positive | None = None
+
+    def __post_init__(self) -> None:
+        fixed = [name for name in ("mean", "std") if getattr(self, name) is not None]
+        if self.normalise == "dataset" and len(fixed) < 2:
+            raise ConfigError(
+                "data.normalise is 'dataset', which needs data.mean and data.std, of gray values in [0, 1]"
+            )
+        if self.normalise == "image" and fixed:
+            raise ConfigError(f"data.{fixed[0]} is given but data.normalise is 'image'; set data.normalise=dataset")
 
     @property
     def transform(self) -> InputTransform:
         """From an image in [0, 1] to what the network takes."""
         return InputTransform(self.normalise, self.mean, self.std, self.high_pass)
+
+    def read(self, path: str) -> Image:
+        """A user's file as this data's own images are read: float32, shape ``[H, W]``, in [0, 1].
+
+        Raises:
+            DataError: as :func:`~vision.infrared.reading.read_infrared`.
+        """
+        return read_infrared(path)
 
     @property
     def in_channels(self) -> int:
@@ -76,21 +108,25 @@ class InfraredFolder(InfraredData):
     root: str
     train_split: str = "train"
     test_split: str | None = "test"
-    validation: float = 0.2
-    split_seed: int = 7
+    validation: Annotated[float, Gt(0), Lt(1)] = 0.2
+    split_seed: Annotated[int, Ge(0)] = 7
     synthetic: Literal["mixed", "none", "only"] = "mixed"
-    p_real: float = 0.6
-    p_target: float = 0.5
-    procedural: float = 0.2
+    p_real: Share = 0.6
+    p_target: Share = 0.5
+    procedural: Share = 0.2
     backgrounds: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
-    bits: int | None = None
-    _kept: dict[str, list[InfraredSample]] = field(default_factory=dict, init=False, repr=False)
+    bits: Annotated[int, Gt(0), Le(32)] | None = None
+
+    def read(self, path: str) -> Image:
+        return read_infrared(path, self.bits)
 
     def train(self) -> Dataset[Sample]:
         """Crops of the training split without what is held out."""
         samples = self._parts["train"]
-        cutouts = [c for s in samples for c in cut_targets(_gray(s), s.mask)] if self.targets == "patch" else []
+        cutouts = (
+            [c for s in samples for c in cut_targets(as_float(s.pixels), s.mask)] if self.targets == "patch" else []
+        )
         return InfraredCrops(
             samples, self.patch, self.synthetic, self.p_real, self.p_target,
             SynthTargets(self.targets, cutouts), self._backgrounds(), self.procedural,
@@ -122,12 +158,6 @@ class InfraredFolder(InfraredData):
         return read_backgrounds(folder, self.bits)
 
 
-def _gray(sample: InfraredSample) -> Any:
-    from vision.infrared.reading import as_float
-
-    return as_float(sample.pixels)
-
-
 @register("infrared_synthetic")
 @dataclass(kw_only=True, eq=False)
 class InfraredSynthetic(InfraredData):
@@ -138,8 +168,8 @@ class InfraredSynthetic(InfraredData):
         scenes: how many scenes validation and test have each; they are the same in every run.
     """
 
-    size: int = 256
-    scenes: int = 40
+    size: Annotated[int, Ge(SMALLEST_SCENE)] = 256
+    scenes: Positive = 40
 
     def train(self) -> Dataset[Sample]:
         """New scenes without end."""
@@ -197,10 +227,10 @@ class ScmScenes(DataModule):
         held_out: samples of the validation and the test split each; they are the same in every run.
     """
 
-    size: int = 128
+    size: Annotated[int, Ge(64)] = 128
     intensity: bool = False
-    length: int = 3200
-    held_out: int = 640
+    length: Positive = 3200
+    held_out: Positive = 640
 
     def train(self) -> Dataset[Sample]:
         """New target images without end."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vision.engine.checkpoint import load_weights
 from vision.engine.data import Sample
-from vision.engine.errors import ConfigError
+from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
 from vision.infrared.clutter import ClutterRecord, clutter_record, clutter_summary
@@ -22,10 +22,12 @@ from vision.infrared.data import Detection, detect
 from vision.infrared.losses import PRESETS, Region, TBCLoss, Weights
 from vision.infrared.metrics import MatchRecord, match_targets, score, score_by
 from vision.infrared.modules import InfraredData, ScmScenes
-from vision.infrared.reading import read_infrared
 from vision.infrared.roc import CurveRecord, curve_record, roc
 from vision.infrared.tbcnet import SCM, SMALLEST_SIDE, freeze
 from vision.report.figures import FOUND, TRUTH, circles, enlarge, outline, scale_to, side_by_side, to_picture
+
+COUNTS = ("images", "targets")
+"""What :func:`~vision.infrared.metrics.score` gives besides figures of merit; kept in a table."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Targets(Prediction):
     threshold: float = 0.5
 
     def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """Circles around what was found; where ``truth`` (a mask) is given, its outline, and the target image beside."""
+        """Circles around what was found, the outline of ``truth`` (a mask) where given, and the target image beside."""
         scale = scale_to(image.shape[:2], 240)
         centres = [(d.row * scale + (scale - 1) / 2, d.col * scale + (scale - 1) / 2) for d in self.detections]
         drawn = enlarge(image, 240)
@@ -70,39 +72,60 @@ class TargetMetric(Metric):
     """IoU, nIoU, Pd, Fa and the other figures of the field, with curves and bins."""
 
     primary = "IoU"
+    others: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("nIoU", "Pd", "F1", "precision", "AUC_pixel", "AUC_target"), "max"),
+        **dict.fromkeys(("Fa", "Fa_legacy", "false_regions"), "min"),
+    }
 
     def measure(self, prediction: Targets, batch: Batch, position: int) -> _Record:
         mask, raw = batch["mask"][position].cpu().numpy(), batch["raw"][position].cpu().numpy()
         p = prediction.probability
         return _Record(
-            match_targets(p > prediction.threshold, mask, image=raw), curve_record(p, mask), clutter_record(raw, p, mask)
+            match_targets(p > prediction.threshold, mask, image=raw),
+            curve_record(p, mask),
+            clutter_record(raw, p, mask),
         )
 
     def score(self, records: list[_Record]) -> dict[str, float]:
-        figures = score(r.match for r in records)
         curves, clutter = roc(r.curve for r in records), clutter_summary(r.clutter for r in records)
-        areas = {name: curves[name] for name in ("AUC_pixel", "AUC_target") if curves[name] is not None}
-        return figures | areas | {name: value for name, value in clutter.items() if not math.isnan(value)}
+        figures = {name: value for name, value in score(r.match for r in records).items() if name not in COUNTS}
+        figures |= {name: curves[name] for name in ("AUC_pixel", "AUC_target") if curves[name] is not None}
+        return figures | {name: clutter[name] for name in ("SCRG", "BSF") if math.isfinite(clutter[name])}
 
     def tables(self, records: list[_Record]) -> dict[str, Any]:
         curves = roc(r.curve for r in records)
         matches = [r.match for r in records]
+        counts = {name: value for name, value in score(matches).items() if name in COUNTS}
+        counts |= {k: v for k, v in clutter_summary(r.clutter for r in records).items() if k not in ("SCRG", "BSF")}
+        by_fa = sorted((fa, pd) for fa, pd in zip(curves["Fa"], curves["Pd"], strict=True) if fa > 0)
+        fa, pd = [list(axis) for axis in zip(*by_fa, strict=True)] if by_fa else ([], [])
         return {
-            "roc_target": _curve("Targets: Pd against Fa", "Fa (x 1e-6)", "Pd", curves["Fa"], curves["Pd"]),
-            "roc_pixel": _curve("Pixels: ROC", "false positive rate", "true positive rate", curves["FPR"], curves["TPR"]),
+            "counts": {"type": "bins", "title": "Counts", "columns": list(counts), "rows": [list(counts.values())]},
+            "roc_target": _curve("Targets: Pd against Fa", "Fa (x 1e-6)", "Pd", fa, pd, log_x=True),
+            "roc_pixel": _curve(
+                "Pixels: ROC", "false positive rate", "true positive rate", curves["FPR"], curves["TPR"]
+            ),
             "by_size": _bins("Pd by target size (pixels)", score_by(matches, "size")),
             "by_contrast": _bins("Pd by local contrast (SCR)", score_by(matches, "contrast")),
         }
 
 
-def _curve(title: str, x_label: str, y_label: str, x: list[float], y: list[float]) -> dict[str, Any]:
-    return {"type": "curve", "title": title, "x_label": x_label, "y_label": y_label, "x": x, "y": y, "log_x": False}
+def _curve(
+    title: str, x_label: str, y_label: str, x: list[float], y: list[float], log_x: bool = False
+) -> dict[str, Any]:
+    return {"type": "curve", "title": title, "x_label": x_label, "y_label": y_label, "x": x, "y": y, "log_x": log_x}
 
 
 def _bins(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     columns = ["from", "below", "targets", "found", "Pd"]
     values = [[r["low"], r["high"], r["targets"], r["found"], r["Pd"]] for r in rows]
     return {"type": "bins", "title": title, "columns": columns, "rows": values}
+
+
+def _visible(raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gray values that an eye can tell apart: a range below a quarter, as deep images have it, is stretched to all."""
+    low, high = float(raw.min()), float(raw.max())
+    return (raw - low) / (high - low) if 0 < high - low < 0.25 else raw
 
 
 @register("infrared_targets")
@@ -112,20 +135,22 @@ class InfraredTargets(Task):
     Args:
         data: crops to train on, images to judge on.
         network: gives one logit a pixel, ``[N, C, H, W] -> [N, 1, H, W]``; usually ``tbcnet``.
-        loss: preset of the joint loss: ``paper``, ``balanced`` or ``softiou``.
+        loss: preset of the joint loss: ``paper``, ``balanced`` or ``softiou``. Soft IoU is one ratio of sums over the
+            images of a pass, as in the benchmark it comes from, so that several processes or accumulated passes do not
+            exactly make the update of one large batch; the other two do.
         weights: of region, structure, background and semantic term, in place of the preset's.
         region: region loss in place of the preset's.
         semantic: whether the semantic term is used; false is the ablation without the SCM.
         semantic_start: training progress at which the semantic term begins, in place of the preset's.
         semantic_warmup: share of the training over which it grows.
-        scm: weights of a pre-trained SCM; needed where the semantic weight is above 0.
+        scm: weights of a pre-trained SCM; needed for training where the semantic weight is above 0.
         scm_classes: how many classes that SCM has.
         threshold: a pixel is a target where its probability is above it.
         min_area: smaller regions are no detections, pixels.
 
     Raises:
         ConfigError: a semantic term without SCM, an SCM that nothing uses, or channels that do not fit the data.
-        CheckpointError: the SCM's weights do not fit.
+        CheckpointError: before training begins, where the SCM's weights do not fit.
     """
 
     data: InfraredData
@@ -167,10 +192,13 @@ class InfraredTargets(Task):
                 f"set task.network.in_channels={data.in_channels} or change data.high_pass"
             )
         self.scm: SCM | None = None
-        if scm is not None:
-            self.scm = SCM(scm_classes)
-            load_weights(self.scm, scm)
-            freeze(self.scm)
+        self._scm_file, self._scm_classes = scm, scm_classes
+
+    def before_training(self) -> None:
+        if self._scm_file is not None:
+            scm = SCM(self._scm_classes)
+            load_weights(scm, self._scm_file)
+            self.scm = freeze(scm)
 
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
         target = batch["intensity"] if self.data.target_mode == "intensity" else batch["mask"]
@@ -194,17 +222,17 @@ class InfraredTargets(Task):
         return torch.zeros(1, self.data.in_channels, 256, 256)
 
     def pictures(self, batch: Batch) -> list[Picture]:
-        return [to_picture(raw.cpu().numpy()) for raw in batch["raw"]]
+        return [to_picture(_visible(raw.cpu().numpy())) for raw in batch["raw"]]
 
     def truths(self, batch: Batch) -> list[NDArray[np.bool_]]:
         return [mask.cpu().numpy() for mask in batch["mask"]]
 
     def read_input(self, path: str) -> Sample:
-        raw = read_infrared(path)
+        raw = self.data.read(path)
         if min(raw.shape) < SMALLEST_SIDE:
-            from vision.engine.errors import DataError
-
-            raise DataError(f"{path}: {raw.shape[0]}x{raw.shape[1]} pixels; at least {SMALLEST_SIDE} on each side needed")
+            raise DataError(
+                f"{path}: {raw.shape[0]}x{raw.shape[1]} pixels; at least {SMALLEST_SIDE} on each side needed"
+            )
         return {"id": path, "image": self.data.transform(raw), "raw": torch.from_numpy(raw)}
 
 

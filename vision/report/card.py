@@ -120,7 +120,8 @@ def _training(group: Group) -> list[str]:
         if made:
             told += [machine, f"torch {versions.get('torch')}", f"triptych {versions.get('triptych') or 'from source'}"]
         if made.get("git_commit"):
-            told.append(f"commit `{made['git_commit'][:12]}`")
+            commit, changes, _ = str(made["git_commit"]).partition("+")
+            told.append(f"commit `{commit[:12]}`" + (" with changes" if changes else ""))
         lines.append(f"- {', '.join(told)}; recipe `{run.config_hash}`")
     return lines
 

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 
 TONES = 8
 """Colours of lines on a page: the style sheet's ``--s1`` to ``--s8``."""
@@ -174,10 +174,10 @@ def _dress(axes: Axes, x_label: str, y_label: str, log_x: bool, log_y: bool) -> 
     axes.tick_params(which="both", length=0, labelsize=11, labelcolor=_INK, pad=5)
     axes.margins(x=0.02)
     for axis, logarithmic in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
-        axis.set_major_locator(
-            LogLocator(subs=_subdivisions(*axis.get_view_interval())) if logarithmic else MaxNLocator(5)
-        )
-        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+        whole = axis is axes.xaxis and x_label == "step"
+        rounded = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole)
+        axis.set_major_locator(LogLocator(subs=_subdivisions(*axis.get_view_interval())) if logarithmic else rounded)
+        axis.set_major_formatter(_Ticks())
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label, fontsize=11, color=_INK)
     if y_label:
@@ -190,8 +190,23 @@ def _subdivisions(low: float, high: float) -> tuple[float, ...]:
     return (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 3 else (1.0,)
 
 
-def tick(value: float) -> str:
+class _Ticks(Formatter):
+    """Writes the numbers of an axis alike: all with powers of ten where all are small."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return tick(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        small = max((abs(value) for value in values), default=1.0) < 1e-2
+        return [tick(value, scientific_below=1e-2 if small else 1e-3) for value in values]
+
+
+def tick(value: float, scientific_below: float = 1e-3) -> str:
     """A short number for an axis.
+
+    Args:
+        value: the number.
+        scientific_below: smaller ones are written with a power of ten.
 
     Example:
         >>> [tick(v) for v in (0, 0.25, 1500, 20000, 0.00025, -4.0)]
@@ -200,7 +215,7 @@ def tick(value: float) -> str:
     size = abs(value)
     if size >= 1e4:
         text = f"{value / 1e6:g}M" if size >= 1e6 else f"{value / 1e3:g}k"
-    elif 0 < size < 1e-3:
+    elif 0 < size < scientific_below:
         mantissa, exponent = f"{value:e}".split("e")
         text = f"{float(mantissa):g}e{int(exponent)}"
     else:

@@ -77,8 +77,13 @@ def _note(span: float) -> str:
 
 
 def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
-    """A chart for each figure measured during training, over steps; the point of the best weights is marked."""
+    """A chart for each figure measured during training, over steps; the point of the best weights is marked.
+
+    None where no run was evaluated more than once.
+    """
     lines = [line for run in runs for line in run.evaluations]
+    if not any(len({line["step"] for line in run.evaluations}) > 1 for run in runs):
+        return []
     splits = list(dict.fromkeys(line["split"] for line in lines))
     metrics = list(dict.fromkeys(name for line in lines for name in line["metrics"]))
     first = {run.primary(name) for run in runs for name in run.results}

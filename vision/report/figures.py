@@ -161,7 +161,7 @@ def banner(picture: Picture, text: str, colour: Colour = NEUTRAL) -> Picture:
     canvas = Image.new("RGB", (width, height + round(1.7 * size)), colour)
     canvas.paste(Image.fromarray(picture), (0, canvas.height - height))
     pen, font = ImageDraw.Draw(canvas), _font(size)
-    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 150
+    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 130
     pen.text(
         (size * 0.5, round(0.85 * size)),
         _fitted(pen, text, font, width - size),

@@ -20,7 +20,7 @@ from vision.engine.recorder import duration
 from vision.report.charts import Chart
 from vision.report.curves import evaluation_charts, shared_legend, table_charts, training_charts
 from vision.report.matrices import Matrix, bins_of, matrices_of
-from vision.report.runs import Run, description_of, differences, group_by_seed, read_runs
+from vision.report.runs import Run, comparable, description_of, differences, group_by_seed, read_runs
 from vision.report.tables import NONE, Row, Table, comparison_tables, number, plus_minus, results_table
 
 EXAMPLES = {1: 12}
@@ -69,6 +69,18 @@ class Part:
     environment: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class Family:
+    """What the page shows of runs that can be compared; of a single one its figures, the rest being in its own part."""
+
+    title: str
+    comparisons: tuple[Table, ...]
+    training: tuple[Chart, ...] = ()
+    evaluations: tuple[Chart, ...] = ()
+    curves: tuple[Chart, ...] = ()
+    differences: Table | None = None
+
+
 def write_report(runs: Sequence[Path], output: Path) -> Path:
     """Writes the page of one run, or of several beside each other.
 
@@ -103,11 +115,7 @@ def render(runs: Sequence[Run], title: str, description: str = "") -> str:
         parts=parts,
         several=several,
         figures=_group_figures(runs) if several else parts[0].figures,
-        comparisons=comparison_tables(runs) if several else (),
-        training=training_charts(runs) if several else (),
-        evaluations=evaluation_charts(runs) if several else (),
-        curves=table_charts(runs) if several else (),
-        differences=_differences(runs) if several else None,
+        families=_families(runs),
     )
 
 
@@ -164,7 +172,7 @@ def _part(run: Run, anchor: str, runs: int) -> Part:
 def _facts(run: Run) -> list[str]:
     """A line of small facts under the name."""
     facts = [f"{block} {_type(run.recipe.get(block))}" for block in ("task", "data") if _type(run.recipe.get(block))]
-    if run.seed is not None:
+    if not run.is_step:
         facts.append(f"seed {run.seed}")
     if run.train_seconds is not None:
         facts.append(f"trained {duration(run.train_seconds)}")
@@ -228,6 +236,28 @@ def _value(value: Any) -> str:
     if value is None:
         return NONE
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _families(runs: Sequence[Run]) -> list[Family]:
+    """What to compare; nothing where no two runs can be compared, since each is shown by itself."""
+    found = comparable(runs)
+    return [_family(family) for family in found] if any(len(family) > 1 for family in found) else []
+
+
+def _family(runs: Sequence[Run]) -> Family:
+    tables = tuple(comparison_tables(runs))
+    judged_by = next((run.primary(name) for run in runs for name in run.results), None)
+    title = f"Judged by {judged_by}" if judged_by else "Not evaluated yet"
+    if len(runs) == 1:
+        return Family(title, tables)
+    return Family(
+        title,
+        tables,
+        tuple(training_charts(runs)),
+        tuple(evaluation_charts(runs)),
+        tuple(table_charts(runs)),
+        _differences(runs),
+    )
 
 
 def _outcome(run: Run) -> list[tuple[str, str]]:

@@ -15,6 +15,9 @@ from vision.engine.files import read_json, read_text
 from vision.engine.recorder import read_metrics
 from vision.engine.run import RunFolder, changed_keys
 
+DEFAULT_SEED = 0
+"""What a recipe without a seed means: :class:`vision.engine.recipe.Recipe` says so, whose import would load torch."""
+
 SPLITS = ("test", "val", "train")
 """Evaluations come in this order, others after them by name."""
 
@@ -76,9 +79,9 @@ class Run:
         return next((line for line in reversed(self.evaluations) if line.get("best")), None)
 
     @property
-    def seed(self) -> int | None:
-        """The run's seed."""
-        return self.recipe.get("seed")
+    def seed(self) -> int:
+        """The run's seed: the recipe's, or what a recipe without one means."""
+        return int(self.recipe.get("seed", DEFAULT_SEED))
 
     @property
     def train_seconds(self) -> float | None:
@@ -254,7 +257,26 @@ def _family_name(family: list[Run]) -> str:
     if len(without) == 1 and (name := without.pop()):
         return name
     names = {str(run.recipe.get("name", "")) for run in family}
-    return names.pop() if len(names) == 1 and "" not in names else f"{family[0].label} and kin"
+    return names.pop() if len(names) == 1 and "" not in names else f"{family[0].label} and {len(family) - 1} more"
+
+
+def comparable(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs apart by the figure they are judged by; one not evaluated yet goes with those of its task.
+
+    Steps of a pipeline, which train nothing, are left out.
+    """
+    judged_by = {_task(run): _judged_by(run) for run in reversed(runs) if run.results}
+    trained = [run for run in runs if not run.is_step]
+    return _by(trained, lambda run: _judged_by(run) or judged_by.get(_task(run)) or _task(run))
+
+
+def _judged_by(run: Run) -> str | None:
+    return next((run.primary(name) for name in run.results), None)
+
+
+def _task(run: Run) -> str:
+    task = run.recipe.get("task")
+    return str(task.get("type")) if isinstance(task, dict) else ""
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:

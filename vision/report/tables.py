@@ -151,8 +151,7 @@ def _comparison(name: str, groups: Sequence[Group]) -> Table:
             rows.append(Row(run.label, tuple(column[place] for column in texts), frozenset() if several else strong))
         if several:
             rows.append(_summary(group, name, metrics, strong))
-    trained = [run for group in groups for run in group.runs if not run.is_step]
-    missing = [run.label for run in trained if name not in run.results]
+    missing = [run.label for group in groups for run in group.runs if name not in run.results]
     notes = ["± is the sample standard deviation over seeds."] if any(row.total for row in rows) else []
     notes += [f"Not evaluated on {name}: {', '.join(missing)}."] if missing else []
     return Table(name, tuple(metrics), tuple(rows), note=" ".join(notes), corner="run")

@@ -1,0 +1,178 @@
+"""docs/results.md and the README's table of figures, written from results files; no figure stands in this file."""
+
+from math import sqrt
+from typing import Any
+
+from benchmarks import infrared_sections as infrared
+from benchmarks.figures import (
+    NONE,
+    Documents,
+    Record,
+    budgets,
+    day,
+    grouped,
+    label,
+    machine,
+    parameters,
+    published_for,
+    root_of,
+    seeds_of,
+    short,
+    shown,
+    table,
+    tests,
+)
+
+INTRODUCTION = """# Results
+
+<!-- Written by benchmarks/tables.py from benchmarks/results/*.json; change those, then run `make docs`. -->
+
+Every figure here is read from [benchmarks/results](../benchmarks/results). *Measured* figures were gathered from run
+folders of this package (`benchmarks/collect.py`); *published* ones were copied from their source, once, and are marked.
+A ± is the sample standard deviation over seeds; a row with one seed has none, and how much it would change with another
+seed is then not known. Checkpoints are chosen on a part of the training split that is held out; the test split is
+judged once, at the end. Minutes are wall-clock time of training with its evaluations, on the machine named.
+"""
+
+
+def results_page(documents: Documents) -> str:
+    """The whole of docs/results.md."""
+    lines = [*INTRODUCTION.splitlines(), ""]
+    for section in SECTIONS:
+        lines += section(documents)
+    return "\n".join([*lines, *_provenance(documents)]).rstrip() + "\n"
+
+
+def classifiers(documents: Documents) -> list[list[Record]]:
+    """Runs and weights judged as classifiers of images, on their test splits."""
+    return tests(documents, lambda r: "accuracy" in r["metrics"] and r["data"]["type"] != "scm_scenes")
+
+
+def published_accuracy(documents: Documents, record: Record) -> tuple[float, dict[str, Any]] | None:
+    """What the weights of a record are published to reach, and where."""
+    for document in published_for(documents, root_of(record)):
+        for row in document["rows"]:
+            if row["method"] == record["recipe"]:
+                return row["metrics"]["accuracy"], document
+    return None
+
+
+def _classification(documents: Documents) -> list[str]:
+    lines, rows, sources = ["## Classification", ""], [], []
+    for group in classifiers(documents):
+        first = group[0]
+        published = published_accuracy(documents, first)
+        if published:
+            sources += [f"Published: [{published[1]['source']}]({published[1]['url']}). {published[1]['protocol']}", ""]
+        rate = sum(record["metrics"]["accuracy"] for record in group) / len(group)
+        error = 100 * sqrt(rate * (1 - rate) / first["samples"])
+        rows.append(
+            [
+                label(first), f"{root_of(first)}, {first['samples']} test images",
+                "trained here" if first["updates"] else "released", parameters(first), shown("accuracy", group),
+                f"{error:.2f}", shown("nll", group), shown("ece", group), seeds_of(group),
+                f"{100 * published[0]:.2f}" if published else NONE,
+            ]
+        )  # fmt: skip
+    head = [
+        "network", "data", "weights", "parameters", "accuracy %", "standard error", "NLL, nats", "ECE %", "seeds",
+        "published accuracy %",
+    ]  # fmt: skip
+    about = "The standard error is that of a share counted on so many images, in points; seeds come on top of it."
+    if not rows:
+        return [*lines, "Not measured yet.", ""]
+    trained = [group for group in classifiers(documents) if group[0]["updates"]]
+    return [*lines, *table(head, rows, left=3), about, "", *dict.fromkeys(sources), *budgets(documents, trained)]
+
+
+def _comparisons(documents: Documents) -> list[str]:
+    lines: list[str] = []
+    for document in documents.values():
+        if document["kind"] != "comparison":
+            continue
+        rows = [
+            [row["what"], row["against"], f"{row['ours']:.4g}", f"{row['theirs']:.4g}", f"{row['ratio']:.3f}",
+             NONE if row.get("aim") is None else f"{row['aim']:g}"]
+            for row in document["rows"]
+        ]  # fmt: skip
+        unit = document["unit"]
+        head = ["what", "against", f"ours, {unit}", f"theirs, {unit}", "ratio", f"aim ({document['better']} is better)"]
+        lines += [f"## {document['title']}", "", *table(head, rows, left=2)]
+        lines += [f"`{document['command']}`; {machine(document)}; {day(document['date'])}.", ""]
+        lines += [document["note"], ""] if document.get("note") else []
+    return lines
+
+
+SECTIONS = (
+    infrared.detection,
+    infrared.elsewhere,
+    infrared.all_figures,
+    infrared.bins,
+    infrared.ablations,
+    infrared.counting,
+    _classification,
+    _comparisons,
+)
+
+
+def _provenance(documents: Documents) -> list[str]:
+    rows = []
+    for name, document in documents.items():
+        file = f"[{name}.json](../benchmarks/results/{name}.json)"
+        if document["kind"] != "runs":
+            made, origin = day(document.get("date")), document.get("url") or document.get("command") or NONE
+            rows.append([file, document["kind"], str(len(document["rows"])), made, origin, NONE, NONE, NONE])
+            continue
+        for group in grouped(document["records"], "recipe", "stage"):
+            first = group[0]
+            rows.append(
+                [
+                    file, "measured", str(len(group)), day(first["date"]),
+                    f"`{first['recipe']}`" + (f"/{first['stage']}" if first["stage"] else ""),
+                    _each(group, "config_sha256"), _each(group, "weights_sha256"), _each(group, "commit"),
+                ]
+            )  # fmt: skip
+    head = ["file", "figures are", "records", "date", "of", "recipe sha256", "weights sha256", "commit"]
+    return ["## Where the figures come from", "", *table(head, rows, left=8)]
+
+
+def _each(group: list[Record], key: str) -> str:
+    return ", ".join(dict.fromkeys(short(record[key]) for record in group))
+
+
+def readme_block(documents: Documents) -> str:
+    """The README's table: what was measured, and what it is to be held against."""
+    trained, classical = infrared.sirst_tests(documents)
+    rows = []
+    for group in trained or [[]]:
+        name = label(group[0]) if group else "TBC-Net"
+        figures = _in_words(group) if group else "no finished run has been collected yet"
+        where = f"SIRST, {group[0]['samples']} test images" if group else "SIRST"
+        rows.append([name, where, figures])
+    rows += [[f"{label(g[0])}, no learning", f"SIRST, {g[0]['samples']} test images", _in_words(g)] for g in classical]
+    for document in published_for(documents, "sirst"):
+        row = next((row for row in document["rows"] if row["method"] == "ACM"), document["rows"][0])
+        where = f"SIRST, {document['data']['samples']} test images"
+        rows.append([f"{row['method']}, *published* by BasicIRSTD", where, _in_words([row])])
+    for group in tests(documents, lambda r: "IoU" in r["metrics"]):
+        if group[0]["evaluation"] != group[0]["split"]:
+            where = f"{root_of(group[0])}, {group[0]['samples']} images, never trained on"
+            rows.append([label(group[0]), where, _in_words(group)])
+    for group in classifiers(documents):
+        published = published_accuracy(documents, group[0])
+        told = f"accuracy {shown('accuracy', group)} %"
+        if published:
+            told += f" (*published* {100 * published[0]:.2f} % on {published[1]['data']['samples']:,} images)"
+        kind = "trained here" if group[0]["updates"] else "released weights"
+        where = f"{root_of(group[0])}, {group[0]['samples']} test images"
+        rows.append([f"{label(group[0])}, {kind}", where, told + _over_seeds(group)])
+    return "\n".join(table(["what", "judged on", "figures"], rows, left=3)).rstrip()
+
+
+def _in_words(group: list[Any]) -> str:
+    told = f"IoU {shown('IoU', group)} %, Pd {shown('Pd', group)} %, Fa {shown('Fa', group)} ×10⁻⁶"
+    return told + _over_seeds(group)
+
+
+def _over_seeds(group: list[Any]) -> str:
+    return f", {len(group)} seeds" if len(group) > 1 else ", one seed" if group[0].get("updates") else ""

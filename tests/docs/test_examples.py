@@ -1,0 +1,59 @@
+"""Code on the pages: Python runs, recipes hold."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.docs.pages import CHECKOUT, PAGES, blocks
+from vision.engine.checkpoint import save_weights
+from vision.engine.config import load
+from vision.infrared import TBCNet
+
+PYTHON = [(page, text) for page in PAGES for text in blocks(page, "python")]
+YAML = [(page, text) for page in PAGES for text in blocks(page, "yaml")]
+
+
+def test_there_are_examples() -> None:
+    assert len(PYTHON) >= 3
+    assert len(YAML) >= 4
+
+
+@pytest.mark.parametrize(("page", "text"), PYTHON, ids=[page.stem for page, _ in PYTHON])
+def test_python_runs(
+    page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "runs/demo/tbcnet/checkpoints/best.safetensors"  # what `make demo` leaves
+    weights.parent.mkdir(parents=True)
+    save_weights(weights, TBCNet("lite", head_bias=0.0), {})
+    if "@register(" in text:
+        compile(text, str(page), "exec")  # tests/contract builds a model of one's own; here its name must not stay
+        return
+    exec(compile(text, str(page), "exec"), {"__name__": "example"})
+    assert capsys.readouterr().out, "an example shows something"
+
+
+@pytest.mark.parametrize(("page", "text"), YAML, ids=[page.stem for page, _ in YAML])
+def test_recipes_hold(page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block whose first line names a file is a whole recipe, and is read as that file beside the shipped ones."""
+    tree = yaml.safe_load(text)
+    first = text.splitlines()[0]
+    if not first.startswith("# configs/"):
+        assert tree is None or "name" not in tree or "extends" in tree, f"{page.name}: a recipe says its file in line 1"
+        return
+    monkeypatch.delenv("TRIPTYCH_DATA", raising=False)
+    shutil.copytree(CHECKOUT / "configs", tmp_path / "configs")
+    path = tmp_path / first.removeprefix("# ")
+    assert not path.exists(), f"{first}: a shipped recipe has that name"
+    path.write_text(text)
+    load(path).check()
+
+
+def test_the_demo_leaves_the_weights_that_the_readme_loads() -> None:
+    for name in ("demo", "demo_real"):
+        demo = load(CHECKOUT / f"configs/{name}.yaml")
+        (stage,) = [stage for stage in demo.tree["stages"] if stage["name"] == "tbcnet"]
+        assert demo.name == "demo"
+        assert stage["task"]["network"]["tem"] == "lite"
