@@ -1,7 +1,7 @@
 """Four-direction scan and merge of an image: the directions as orders of its positions.
 
-Direction 0 walks the rows from left to right and top to bottom, 1 the columns from top to bottom and left to right, 2 is
-0 backwards, 3 is 1 backwards. Tensors are channels-last with the ``H * W = L`` positions in row-major order.
+Direction 0 walks the rows from left to right and top to bottom, 1 the columns from top to bottom and left to right,
+2 is 0 backwards, 3 is 1 backwards. Tensors are channels-last with the ``H * W = L`` positions in row-major order.
 
 Source: the cross-scan and cross-merge of VMamba (Liu et al., NeurIPS 2024, arXiv 2401.10166).
 """

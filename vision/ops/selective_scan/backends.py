@@ -96,8 +96,8 @@ class force_backend:
     """Makes every scan take one path, until the end of the ``with`` block, or for good when called outside of one.
 
     Args:
-        name: ``compiled``, ``mamba`` or ``reference``; ``cpu-baseline``, ``cpu-avx2`` or ``cpu-avx512`` for the compiled
-            CPU kernels of one instruction set; None for the automatic choice.
+        name: ``compiled``, ``mamba`` or ``reference``; ``cpu-baseline``, ``cpu-avx2`` or ``cpu-avx512`` for the
+            compiled CPU kernels of one instruction set; None for the automatic choice.
 
     Raises:
         BackendError: an unknown name, or an instruction set that this processor lacks.
@@ -141,9 +141,7 @@ def _use_isa(isa: str) -> str:
         raise BackendError(f"force_backend='cpu-{isa}': this processor or build lacks it") from error
 
 
-def backend(
-    device: torch.device | str | None = None, dtype: torch.dtype = torch.float32, states: int = 1
-) -> str:
+def backend(device: torch.device | str | None = None, dtype: torch.dtype = torch.float32, states: int = 1) -> str:
     """The name of the path that would compute a scan.
 
     Args:
@@ -174,8 +172,8 @@ def facts() -> dict[str, Any]:
     Returns:
         ``cpu`` and ``cuda``: the name of the path on each, as :func:`backend` tells it, or ``none``; ``library``: the
         path of the compiled library, or None; ``reason`` and ``fix``: why it is not in use and what to do about it, or
-        empty; ``cuda_reason``: why it holds no CUDA kernels and what to do, or empty; ``mamba``: why mamba-ssm's kernels
-        cannot be chosen, or empty.
+        empty; ``cuda_reason``: why it holds no CUDA kernels and what to do, or empty; ``mamba``: why mamba-ssm's
+        kernels cannot be chosen, or empty.
     """
     paths = {}
     for device in ("cpu", "cuda"):

@@ -14,7 +14,7 @@ Shape = tuple[int | str, ...]  # a letter stands for any size
 
 
 class _Findings:
-    """Collects mistakes among the arguments of one call; ``first`` is the one whose dtype and device the others share."""
+    """Collects mistakes among the arguments of one call; ``first`` is that whose dtype and device the others share."""
 
     def __init__(self, caller: str, tensors: dict[str, Tensor | None], first: str) -> None:
         self.caller = caller
@@ -43,7 +43,8 @@ class _Findings:
         for name in names:
             t = self.tensors[name]
             if t is not None and t.dtype != dtype:
-                self.mistakes.append(f"{name} has dtype {_word(t.dtype)}, expected {_word(dtype)}, that of {self.first}")
+                expected = f"{_word(dtype)}, that of {self.first}"
+                self.mistakes.append(f"{name} has dtype {_word(t.dtype)}, expected {expected}")
 
     def parameters(self, *names: str) -> None:
         """Parameters: real, and not wider than what is computed in."""

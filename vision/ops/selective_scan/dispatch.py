@@ -33,8 +33,8 @@ def operators_of(path: str) -> Any:
 def wants_gradient(*tensors: Tensor | None) -> bool:
     """Whether what the backward pass needs is to be kept.
 
-    An exported program keeps nothing: it is for inference, and its operators have gradients all the same, at the cost of
-    a second forward pass.
+    An exported program keeps nothing: it is for inference, and its operators have gradients all the same, at the cost
+    of a second forward pass.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return False
@@ -54,11 +54,9 @@ def scan(
     initial_state: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y and the last state, for the tensors of :func:`vision.ops.selective_scan.reference.selective_scan`.
+    """The scan of :func:`vision.ops.selective_scan.reference.selective_scan` by a path, chosen when none was asked for.
 
-    Args:
-        asked: the path; chosen when None.
-        u: and the others up to ``delta_softplus``: checked, with any strides.
+    The tensors are those of the reference, checked, with any strides.
     """
     rest = (D, z, delta_bias, initial_state)
     if (form := lowering.form()) is not None:

@@ -12,6 +12,9 @@ from vision.ops.selective_scan.schemas import SCHEMAS
 FOLDER = Path(__file__).resolve().parent
 BUILD = "pip install --no-build-isolation -e ."
 REPORT = "_build.json"  # what setup.py writes beside the library
+FOREIGN = (  # what loaders say of a file for another platform
+    "invalid ELF header", "wrong ELF class", "incompatible architecture", "not a mach-o file", "not a valid Win32"
+)  # fmt: skip
 CUDA_STATES = 256  # the most states of a channel that the CUDA kernels take
 
 
@@ -84,8 +87,8 @@ def explain(error: Exception, path: Path) -> str:
     text = " ".join(str(error.__cause__ or error).split())  # torch puts its own words before those of the loader
     missing = "cannot open shared object file" in text
     # Of a file for another processor that is there, Linux says that it cannot be opened.
-    foreign = ("invalid ELF header", "wrong ELF class", "incompatible architecture", "not a mach-o file", "not a valid Win32")
-    if any(sign in text for sign in foreign) or (missing and str(path) in text):
+    foreign = any(sign in text for sign in FOREIGN) or (missing and str(path) in text)
+    if foreign:
         return f"it was built for another platform ({text})"
     if missing:
         return f"a library it needs is missing ({text})"

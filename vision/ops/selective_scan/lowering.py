@@ -28,8 +28,8 @@ _chunk: int = CHUNK
 class onnx_form:
     """Chooses the form that scans have in ONNX models, until the end of the ``with`` block.
 
-    Without it ``torch.onnx.export(..., dynamo=True)`` gets the form ``scan``. Within the block scans take the chosen form
-    whoever calls, so that ``torch.export`` and the module itself show what will be exported.
+    Without it ``torch.onnx.export(..., dynamo=True)`` gets the form ``scan``. Within the block scans take the chosen
+    form whoever calls, so that ``torch.export`` and the module itself show what will be exported.
 
     Args:
         form: ``scan``, ``chunked`` or ``node``.
@@ -153,9 +153,7 @@ def _one_state(step: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first: 
 def _many_states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
     """S > 1: a step computes its own decay, so that nothing of size ``L * D * S`` is ever in memory."""
 
-    def one_step(
-        state: Tensor, step: Tensor, driven: Tensor, B: Tensor, C: Tensor, A: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def one_step(state: Tensor, step: Tensor, driven: Tensor, B: Tensor, C: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
         state = torch.exp(step * A) * state + driven @ B
         return state, state @ C
 
@@ -164,7 +162,7 @@ def _many_states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first
 
 
 def _in_chunks(step: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """Three passes: the steps of all chunks side by side from a zero state, the states from chunk to chunk, their effect.
+    """Three passes: the steps of all chunks side by side from a zero state, the states between chunks, their effect.
 
     What a chunk makes of the state before it is a factor, ``exp(A sum(step))``; steps of size 0, which leave a state as
     it is, fill the last chunk.

@@ -1,8 +1,8 @@
 """The operators in PyTorch, as ``triptych_reference``: what a compiler sees where the compiled kernels do not run.
 
-The reference loop has one node for every step, so that tracing it is slow and the graph is long; these operators hide it
-from whoever traces. Same signatures and same results as the compiled ones; float64 too. Called by hand, the loop itself
-serves better: it has gradients of any order.
+The reference loop has one node for every step, so that tracing it is slow and the graph is long; these operators hide
+it from whoever traces. Same signatures and same results as the compiled ones; float64 too. Called by hand, the loop
+itself serves better: it has gradients of any order.
 """
 
 import torch
@@ -69,16 +69,18 @@ def _scan_bwd(
 ) -> Tensors:
     inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     found = selective_scan_backward(grad_y, grad_last_state, *inputs, delta_softplus)
-    dz = u.new_empty(0) if z is None else _like(z, found["z"])
-    strided = {"u": _like(u, found["u"]), "delta": _like(delta, found["delta"]), "z": dz}
-    return tuple(strided.get(name, _contiguous(u, gradient)) for name, gradient in found.items())
+    strided = {"u": u, "delta": delta, "z": z}
+    return tuple(
+        u.new_empty(0) if name == "z" and z is None else _owned(u, gradient, strided.get(name))
+        for name, gradient in found.items()
+    )
 
 
-def _contiguous(u: Tensor, gradient: Tensor | None) -> Tensor:
-    """A gradient in memory of its own; empty for an input that is absent."""
+def _owned(u: Tensor, gradient: Tensor | None, like: Tensor | None = None) -> Tensor:
+    """A gradient in memory of its own, contiguous or strided like a tensor; empty for an input that is absent."""
     if gradient is None:
         return u.new_empty(0, dtype=torch.promote_types(u.dtype, torch.float32))
-    return gradient.clone(memory_format=torch.contiguous_format)
+    return gradient.clone(memory_format=torch.contiguous_format) if like is None else _like(like, gradient)
 
 
 def _like(t: Tensor, values: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def _ss2d_bwd(
     deterministic: bool,
 ) -> Tensors:
     found = ss2d_backward(grad_y, x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
-    return tuple(_contiguous(x, gradient) for gradient in found.values())
+    return tuple(_owned(x, gradient) for gradient in found.values())
 
 
 _IMPLEMENTATIONS = {

@@ -32,8 +32,8 @@ def selective_scan(
         h_l &= e^{\Delta_l A} h_{l-1} + \Delta_l u_l B_l \\
         y_l &= \Bigl(\sum_n C_{l,n} h_{l,n} + D u_l\Bigr) \, \mathrm{silu}(z_l)
 
-    Letters: N batch, L steps, D channels, S states of a channel, G groups of channels that share B and C (in this order:
-    channel d belongs to group ``d // (D / G)``).
+    Letters: N batch, L steps, D channels, S states of a channel, G groups of channels that share B and C (in this
+    order: channel d belongs to group ``d // (D / G)``).
 
     Args:
         u: input, shape ``[N, L, D]``.
@@ -48,7 +48,8 @@ def selective_scan(
         delta_softplus: whether the softplus is taken.
 
     Returns:
-        y of shape ``[N, L, D]`` and dtype of ``u``, and the last state ``[N, D, S]`` in float32 (float64 for such ``u``).
+        y of shape ``[N, L, D]`` and dtype of ``u``, and the last state ``[N, D, S]`` in float32 (float64 for such
+        ``u``).
 
     Source: Gu & Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", arXiv 2312.00752, algorithm 2;
     B is discretised as :math:`\Delta B`, as in its released code.
@@ -90,7 +91,7 @@ def all_states(
 
 
 def of_channels(shared: Tensor, channels: int) -> Tensor:
-    """B or C beside channels: ``[N, L, G, S]`` to ``[N, L, D, S]``, or to what broadcasts to it; ``[D, S]`` as it is."""
+    """B or C beside channels: ``[N, L, G, S]`` to ``[N, L, D, S]`` or what broadcasts to it; ``[D, S]`` as it is."""
     if shared.ndim == 2 or shared.shape[2] in (1, channels):
         return shared
     return shared.repeat_interleave(channels // shared.shape[2], dim=2)

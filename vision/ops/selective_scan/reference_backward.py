@@ -39,7 +39,16 @@ def selective_scan_backward(
     Args:
         grad_y: gradient with respect to y, shape ``[N, L, D]``.
         grad_last_state: gradient with respect to the last state, shape ``[N, D, S]``; none without it.
-        u: and the others: the inputs of the scan, B and C of shape ``[N, L, G, S]``.
+        u: input of the scan, as are the arguments after it.
+        delta: step sizes, shape ``[N, L, D]``.
+        A: shape ``[D, S]``.
+        B: shape ``[N, L, G, S]``.
+        C: shape ``[N, L, G, S]``.
+        D: shape ``[D]``, or absent.
+        z: shape ``[N, L, D]``, or absent.
+        delta_bias: shape ``[D]``, or absent.
+        initial_state: shape ``[N, D, S]``, or absent.
+        delta_softplus: whether the softplus was taken.
 
     Returns:
         By name, in the order of the inputs, with their shapes and dtypes; None for one that is absent.
@@ -107,7 +116,7 @@ def ss2d_backward(
     height: int,
     width: int,
 ) -> Gradients:
-    """Gradients with respect to every input of :func:`vision.ops.selective_scan.reference.ss2d`, by name and in order."""
+    """Gradients with respect to every input of :func:`vision.ops.selective_scan.reference.ss2d`, by name, in order."""
     directions, precision = A.shape[0], torch.promote_types(x.dtype, torch.float32)
     low, weight = dts.to(precision), dt_weight.to(precision)
     delta = torch.einsum("nlkr,kdr->nlkd", low, weight)

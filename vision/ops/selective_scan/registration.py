@@ -174,8 +174,8 @@ def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _no_vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
     raise ScanError(
-        "selective scan: the kernels cannot run under vmap; their first axis is a batch already, so fold the mapped axis "
-        "into it, or use the PyTorch path, force_backend='reference'"
+        "selective scan: the kernels cannot run under vmap; their first axis is a batch already, so fold the mapped "
+        "axis into it, or use the PyTorch path, force_backend='reference'"
     )
 
 

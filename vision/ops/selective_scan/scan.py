@@ -29,12 +29,13 @@ def selective_scan(
         y_l &= \Bigl(\sum_s C_{l,s} h_{l,s} + D u_l\Bigr) \, \mathrm{silu}(z_l)
 
     Letters: N batch, D channels, L steps, S states of a channel, G groups of channels that share B and C (channel d
-    belongs to group ``d // (D / G)``). The state is float32 whatever the inputs are, float64 for float64 inputs. Arguments
-    up to ``return_last_state`` are those of mamba-ssm's ``selective_scan_fn``, in its order and with its meaning.
+    belongs to group ``d // (D / G)``). The state is float32 whatever the inputs are, float64 for float64 inputs.
+    Arguments up to ``return_last_state`` are those of mamba-ssm's ``selective_scan_fn``, in its order and with its
+    meaning.
 
     Args:
-        u: input, shape ``[N, D, L]``, or ``[N, L, D]`` with ``layout="bld"``; float32, float16, bfloat16 or float64; any
-            strides.
+        u: input, shape ``[N, D, L]``, or ``[N, L, D]`` with ``layout="bld"``; float32, float16, bfloat16 or float64;
+            any strides.
         delta: step sizes before bias and softplus; shape and dtype of ``u``.
         A: shape ``[D, S]``, float32; negative for a state that decays.
         B: shape ``[N, S, L]`` or ``[N, G, S, L]`` (``[N, L, S]`` or ``[N, L, G, S]``), dtype of ``u``; or ``[D, S]``,
@@ -58,8 +59,8 @@ def selective_scan(
 
     Source: Gu & Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", arXiv 2312.00752, algorithm 2.
 
-    Deviation: B is discretised as :math:`\Delta B`, as in the released code of Mamba; the paper's zero-order hold is used
-    for A only.
+    Deviation: B is discretised as :math:`\Delta B`, as in the released code of Mamba; the paper's zero-order hold is
+    used for A only.
 
     Example:
         >>> import torch
@@ -105,8 +106,8 @@ def selective_state_update(
     Letters: N batch, D channels, S states of a channel, G groups of channels that share B and C.
 
     Args:
-        state: :math:`h_{l-1}`, shape ``[N, D, S]``; **overwritten** with :math:`h_l`. Keep it in float32: whatever it is
-            rounded to, is what the next step begins with.
+        state: :math:`h_{l-1}`, shape ``[N, D, S]``; **overwritten** with :math:`h_l`. Keep it in float32: whatever it
+            is rounded to, is what the next step begins with.
         x: input, shape ``[N, D]``.
         dt: step sizes before bias and softplus, shape ``[N, D]``.
         A: shape ``[D, S]``.
@@ -136,12 +137,14 @@ def selective_state_update(
     """
     x, dt, z, B, C = widest(x, dt, z, B, C)
     check_update(state, x, dt, A, B, C, D, z, dt_bias)
+    B, C = (t.unsqueeze(1) if t.ndim == 3 else t[:, None, None] for t in (B, C))
     y, last_state = scan(
         force_backend,
         x.unsqueeze(1),
         dt.unsqueeze(1),
         A,
-        *(t.unsqueeze(1) if t.ndim == 3 else t[:, None, None] for t in (B, C)),
+        B,
+        C,
         D,
         None if z is None else z.unsqueeze(1),
         dt_bias,
