@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ Solutions = dict[str, dict[str, Tensor]]
 
 
 @pytest.fixture(scope="module")
-def folder(request: pytest.FixtureRequest) -> Path:
+def folder(kept_folder: Callable[[str], Path]) -> Path:
     """Where compiled drivers stay between runs."""
-    return request.config.cache.mkdir("emulator")
+    return kept_folder("emulator")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,10 @@ def usages(log: str) -> list[Usage]:
 
 
 @pytest.mark.parametrize("name", ["kernels_float", "kernels_half"])
-def test_budget(name: str, request: pytest.FixtureRequest) -> None:
+def test_budget(name: str, kept_folder: Callable[[str], Path]) -> None:
     """One call compiles all kernels of a type; bfloat16 differs from float16 in two conversions only."""
     flags = ["-Xptxas", "-v", *(f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES)]
-    log = compile_to_log(KERNELS / f"{name}.cu", flags, request.config.cache.mkdir("nvcc"))
+    log = compile_to_log(KERNELS / f"{name}.cu", flags, kept_folder("nvcc"))
     found = usages(log)
     for kernel, budget in BUDGET["kernels"].items():
         for architecture in BUDGET["architectures"]:
@@ -84,8 +85,8 @@ def test_budget(name: str, request: pytest.FixtureRequest) -> None:
     assert max(usage.spilled for usage in found) <= BUDGET["spilled_bytes"]
 
 
-def test_operators_compile(request: pytest.FixtureRequest) -> None:
+def test_operators_compile(kept_folder: Callable[[str], Path]) -> None:
     """The registration compiles against the stable ABI of the oldest LibTorch it names, without a CUDA torch too."""
     includes = [flag for path in torch.utils.cpp_extension.include_paths() for flag in ("-isystem", path)]
     flags = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-gencode=arch=compute_80,code=sm_80", *includes]
-    compile_to_log(KERNELS / "library.cu", flags, request.config.cache.mkdir("nvcc"))
+    compile_to_log(KERNELS / "library.cu", flags, kept_folder("nvcc"))
