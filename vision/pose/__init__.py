@@ -1,0 +1,1 @@
+"""Human and animal pose: skeletons, annotations, crops, codecs, networks and scores."""
