@@ -24,10 +24,12 @@ BUILT_IN = ("vision.engine.optim", "vision.classification", "vision.infrared", "
 
 GIVEN: dict[str, tuple[str, ...]] = {
     "task": ("data",),
+    "codec": ("input_size",),
     "optimizer": ("parameters",),
     "schedule": ("optimizer", "total_steps", "steps_per_epoch"),
+    "codec": ("input_size",),
 }
-"""Arguments that the trainer gives to what it builds of a kind; no recipe holds them."""
+"""Arguments that the trainer, or a task, gives to what it builds of a kind; no recipe holds them."""
 
 
 @dataclass(frozen=True)
