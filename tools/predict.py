@@ -5,15 +5,14 @@ import glob
 import logging
 from pathlib import Path
 
-import torch
-
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
 from vision.engine.errors import DataError
-from vision.engine.evaluation import png, to_device
 from vision.engine.files import make_folder, to_json, write_atomically
-from vision.engine.task import Task
+from vision.engine.predicting import FilePredictor
 from vision.engine.train import load_run
+from vision.engine.video import VIDEOS
+from vision.pose.people import BOX_SCORE, BoxesOfFile, numbers_of, regions_of
 
 log = logging.getLogger("triptych.predict")
 
@@ -23,14 +22,25 @@ IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        description="Predict on files with a trained run; writes a drawn image a file and predictions.json.",
+        description="Predict on files with a trained run; writes each file drawn (a video as a video), "
+        "predictions.json, and of poses coco_results.json.",
         epilog="example: python tools/predict.py runs/tbcnet_lite_sirst photo.png folder/ 'more/*.bmp'",
     )
     p.add_argument("run", help="a run folder")
-    p.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (their images) and globs")
+    p.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders (their images) and globs")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
     p.add_argument("-o", "--output", help="where to write (default: RUN/predict)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    p.add_argument(
+        "--boxes",
+        metavar="WHERE",
+        help="where the people are, for a network that looks at one at a time: image (one person fills it; the "
+        "default), a .json file of COCO annotations or detections, or the .pth weights of a torchvision detector",
+    )
+    p.add_argument("--detector", metavar="NAME", help="torchvision's name of the detector, if its file does not tell")
+    p.add_argument(
+        "--box-score", type=float, default=BOX_SCORE, metavar="S", help="leave out boxes less sure (default: %(default)s)"
+    )
     return p
 
 
@@ -53,37 +63,29 @@ def expand(inputs: list[str]) -> list[Path]:
     return list(found)
 
 
-@torch.no_grad()
-def predict(task: Task, file: Path, device: torch.device) -> tuple[dict[str, object], bytes | None]:
-    """The prediction for one file, as plain values and drawn as PNG."""
-    batch = to_device(task.collate([task.read_input(str(file))]), device)
-    prediction = task.predict(batch)[0]
-    pictures = task.pictures(batch)
-    return {"file": str(file), **prediction.to_dict()}, png(prediction.draw(pictures[0])) if pictures else None
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     files = expand(arguments.inputs)
     device = pick_device(arguments.device)
+    regions = None
+    if arguments.boxes is not None:
+        regions = regions_of(arguments.boxes, arguments.box_score, device, arguments.detector)
     task = load_run(Path(arguments.run), arguments.checkpoint, [])[2].to(device).eval()
     output = Path(arguments.output or Path(arguments.run) / "predict")
     make_folder(output)
-    results, used, bad = [], set[str](), []
+    images = [file for file in files if file.suffix.lower() not in VIDEOS]
+    numbers = numbers_of(images, regions if isinstance(regions, BoxesOfFile) else None)
+    predictor, bad = FilePredictor(task, device, output, regions, numbers), []
     for file in files:
         try:
-            result, drawn = predict(task, file, device)
+            predictor.file(file)
         except DataError as error:
             log.error("%s", error)
             bad.append(file)
-            continue
-        name = file.stem if file.stem not in used else f"{file.parent.name}_{file.stem}_{len(used)}"
-        used.add(name)
-        if drawn is not None:
-            write_atomically(output / f"{name}.png", drawn)
-        results.append(result)
-    write_atomically(output / "predictions.json", (to_json(results, indent=1) + "\n").encode())
+    if predictor.results:
+        write_atomically(output / "coco_results.json", (to_json(predictor.results) + "\n").encode())
+    write_atomically(output / "predictions.json", (to_json(predictor.predictions, indent=1) + "\n").encode())
     print(output / "predictions.json")
     if bad:
         raise DataError(f"{len(bad)} of {len(files)} files could not be read (named above); the others are done")

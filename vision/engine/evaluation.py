@@ -18,7 +18,7 @@ from vision.engine.files import make_folder, to_json, write_atomically, write_js
 from vision.engine.loading import load, size_of
 from vision.engine.recipe import TrainerOptions
 from vision.engine.seeding import seed_everything, seed_of
-from vision.engine.task import Batch, Picture, Task
+from vision.engine.task import Batch, Metric, Picture, Task
 
 
 @dataclass
@@ -94,7 +94,7 @@ def evaluate(
     step, draw = options.eval_batch_size, min(draw, size)
     batches = [list(range(i, min(i + step, size))) for i in range(0, size, step)][world.rank :: world.size]
     chosen = {round(i * (size - 1) / max(draw - 1, 1)) for i in range(draw)}
-    metric, ids, here = task.metric(), [], Evaluation({}, 0, 0.0)
+    metric, ids, here = task.metric_for(dataset), [], Evaluation({}, 0, 0.0)
     training = task.training
     task.eval()
     fetched = load(dataset, batches, (seed, "eval"), task.collate, options.workers, pin=world.device.type == "cuda")
@@ -112,12 +112,12 @@ def evaluate(
                 here.pictures |= _draw(task, batch, predictions, [i for i, k in enumerate(indices) if k in chosen])
     finally:
         task.train(training)
-    return _merged(task, (metric.records, ids, here), world, size, begun)
+    return _merged(task.metric_for(dataset), (metric.records, ids, here), world, size, begun)
 
 
 def _draw(task: Task, batch: Batch, predictions: list[Any], positions: list[int]) -> dict[str, bytes]:
     pictures, truths = task.pictures(batch), task.truths(batch)
-    if not pictures:
+    if not len(pictures):
         return {}
     return {predictions[i].id: png(predictions[i].draw(pictures[i], truths[i] if truths else None)) for i in positions}
 
@@ -130,13 +130,12 @@ def png(picture: Picture) -> bytes:
 
 
 def _merged(
-    task: Task, mine: tuple[dict[str, Any], list[str], Evaluation], world: World, size: int, begun: float
+    metric: Metric, mine: tuple[dict[str, Any], list[str], Evaluation], world: World, size: int, begun: float
 ) -> Evaluation:
     gathered, whole = world.gather(mine), Evaluation({}, size, 0.0)
 
     def score() -> None:
         assert gathered is not None
-        metric = task.metric()
         counts = Counter(name for _, ids, _ in gathered for name in ids)
         _require_unique(counts, size)
         for records, _, here in gathered:

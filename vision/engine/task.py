@@ -1,7 +1,7 @@
 """A task: a network with its loss, data and metric; what one recipe trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +18,8 @@ Batch = dict[str, Any]
 Losses = dict[str, Tensor]
 Picture = NDArray[np.uint8]
 """An RGB picture, uint8, shape ``[H, W, 3]``."""
+Regions = Callable[[Picture, str], list[tuple[tuple[float, float, float, float], float]]]
+"""Where the objects of a picture are: from the picture and its name, boxes (left, top, width, height) with scores."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, as written to ``predictions.jsonl``."""
         return asdict(self)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Rows of a COCO results file; none for what COCO does not score."""
+        return []
 
 
 class Metric(ABC):
@@ -153,6 +159,10 @@ class Task(nn.Module, ABC):
     def metric(self) -> Metric:
         """A fresh metric."""
 
+    def metric_for(self, dataset: "Dataset[Sample]") -> Metric:
+        """A fresh metric for one data set, where what is scored against belongs to the set and not to its samples."""
+        return self.metric()
+
     @abstractmethod
     def example_input(self) -> Tensor:
         """One input of the network, batch of one, as export and benchmark use it."""
@@ -178,7 +188,7 @@ class Task(nn.Module, ABC):
             batch[key] = default_collate(values) if same else values
         return batch
 
-    def pictures(self, batch: Batch) -> list[Picture]:
+    def pictures(self, batch: Batch) -> Sequence[Picture]:
         """The samples' images as RGB pictures, for drawing; empty where a task has none."""
         return []
 
@@ -193,6 +203,45 @@ class Task(nn.Module, ABC):
             DataError: the file cannot be read as an input of this task.
         """
         raise DataError(f"{path}: the task '{type(self).__name__}' does not predict from files")
+
+    def read_inputs(self, path: str, regions: Regions | None = None) -> list[Sample]:
+        """The samples of a user's file: one, unless a task looks at the objects of an image one by one.
+
+        Args:
+            path: the file.
+            regions: where its objects are; None leaves that to the task.
+
+        Raises:
+            ConfigError: regions for a task that looks at whole images.
+            DataError: as :meth:`read_input`.
+        """
+        if regions is not None:
+            raise ConfigError(f"the task '{type(self).__name__}' looks at whole images; leave out --boxes")
+        return [self.read_input(path)]
+
+    def frame_inputs(self, frame: Picture, name: str, number: int, regions: Regions | None = None) -> list[Sample]:
+        """The samples of one frame of a video, as :meth:`read_inputs` of a file.
+
+        Args:
+            frame: the picture.
+            name: of the frame; samples' ids begin with it.
+            number: of the frame, from 0.
+            regions: where its objects are; None leaves that to the task.
+
+        Raises:
+            DataError: the task does not take pictures of 8 bits.
+        """
+        raise DataError(f"{name}: the task '{type(self).__name__}' does not predict from videos")
+
+    def together(self, name: str, number: int, predictions: list[Any]) -> Any:
+        """The predictions for the samples of one file or frame as one; by default there is just one.
+
+        Args:
+            name: of the file or frame.
+            number: of the image in its results.
+            predictions: for the samples of :meth:`read_inputs`, in order; empty where there were none.
+        """
+        return predictions[0]
 
     def before_training(self) -> None:
         """Runs once, before a trainer takes the task over: load what training alone needs, such as a teacher.
