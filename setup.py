@@ -105,16 +105,19 @@ def compiler() -> str | None:
 
 def toolkit() -> Path | None:
     """The CUDA toolkit; where nvcc is a script that calls another one, that one's."""
-    named = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
-    homes = [Path(name) for name in named if name]
+    homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    named = len(homes)
     nvcc = shutil.which("nvcc")
     if nvcc is not None:
         dry = subprocess.run([nvcc, "-dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
         homes += [Path(top) for top in re.findall(r"^#\$ TOP=(.+?)\s*$", dry.stderr, re.MULTILINE)]
         homes += [Path(nvcc).parents[1], Path(nvcc).resolve().parents[1]]
     homes.append(Path("/usr/local/cuda"))
-    whole = (home for home in homes if (home / "bin/nvcc").exists() and (home / "include/cuda_runtime.h").exists())
-    found = next(whole, None)
+    parts = ("bin/nvcc", "include/cuda_runtime.h")
+    found = next((home for home in homes if all((home / part).exists() for part in parts)), None)
+    if named and found not in homes[:named]:
+        instead = f"{found} is used" if found else "nor is there another"
+        print(f"Triptych: CUDA_HOME={homes[0]} holds no CUDA toolkit; {instead}", file=sys.stderr)
     return found.resolve() if found else None
 
 
@@ -162,7 +165,8 @@ def build_kernels(build: Build, torch_tools: ModuleType) -> type[build_ext]:
 
     class BuildKernels(torch_tools.BuildExtension):  # type: ignore[name-defined,misc]
         def run(self) -> None:
-            done = self._attempt(build)
+            self._start = (self.compiler, self.inplace)
+            done = BuildPackages.build = self._attempt(build)  # what is reported, whichever command comes last
             if done.built == "none":
                 self.extensions = []  # nothing was made, so nothing is to be copied or listed
             write_report(done, SCAN if self.inplace else Path(self.build_lib) / SCAN)
@@ -172,6 +176,7 @@ def build_kernels(build: Build, torch_tools: ModuleType) -> type[build_ext]:
                 super().run()
                 return wanted
             except (Exception, SystemExit) as error:
+                self.compiler, self.inplace = self._start  # as a failed attempt does not leave them
                 if wanted.asked != "auto":
                     sys.exit(f"error: TRIPTYCH_BUILD={wanted.asked}: the kernels do not compile: {error}")
                 failed = f"the {wanted.built.upper()} kernels do not compile ({' '.join(str(error).split())[:300]})"
