@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_told(driver: Path, tmp_path: Path) -> None:
     assert "the rank of the step sizes is too large" in caught.value.stderr
 
 
-# ---- the emulator itself ---------------------------------------------------------------------------------------------
+# ---- the emulator itself --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_gradient_through_the_last_state_alone(path: str) -> None:
     assert max(error_of(g, w.double()) for g, w in zip(found, wanted, strict=True)) < 1e-6
 
 
-# ---- mistakes --------------------------------------------------------------------------------------------------------
+# ---- mistakes -------------------------------------------------------------------------------------------------------
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,5 +1,7 @@
 """The four-direction scan of an image, fused where the kernels are, else over ordered copies."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -69,12 +71,17 @@ def ss2d(
     if fused and not fusible:
         why = "the step sizes are not of low rank" if dt_weight is None else "mamba-ssm has no fused scan"
         raise BackendError(f"ss2d: fused=True, but {why}")
-    with torch.autocast(x.device.type, enabled=False):  # the projection of the step sizes is in float32, fused or not
+    with _without_autocast(x.device.type):  # the projection of the step sizes is in float32, fused or not
         if 0 in x.shape or (path == "reference" and not torch.compiler.is_compiling()):
             return reference.ss2d(x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
         if dt_weight is None or not fusible or fused is False:
             return _over_copies(path, x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
         return _fused(path, x, dts, dt_weight, dt_bias, A, B, C, D, height, width)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """A block without autocast; no block at all, which exporters would keep, where there is none."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _fused(

@@ -14,10 +14,10 @@ SCHEMAS = {
         " -> (Tensor du, Tensor ddelta, Tensor dA, Tensor dB, Tensor dC, Tensor dD, Tensor dz, Tensor ddelta_bias, "
         "Tensor dinitial_state)"
     ),
-    "ss2d": f"({_SS2D}, int height, int width) -> Tensor y",
-    "ss2d_fwd": f"({_SS2D}, int height, int width) -> (Tensor y, Tensor states)",
+    "ss2d": f"({_SS2D}, SymInt height, SymInt width) -> Tensor y",
+    "ss2d_fwd": f"({_SS2D}, SymInt height, SymInt width) -> (Tensor y, Tensor states)",
     "ss2d_bwd": (
-        f"(Tensor grad_y, {_SS2D}, Tensor states, int height, int width, bool deterministic)"
+        f"(Tensor grad_y, {_SS2D}, Tensor states, SymInt height, SymInt width, bool deterministic)"
         " -> (Tensor dx, Tensor ddts, Tensor ddt_weight, Tensor ddt_bias, Tensor dA, Tensor dB, Tensor dC, Tensor dD)"
     ),
 }

@@ -186,15 +186,15 @@ ScanGradients selective_scan_bwd(Tensor grad_y, Optional grad_last_state, Tensor
   s.chunk_states = floats("states", states, {s.batch, chunks(s.length), s.channels, s.states});
   s.splits = splits_of(s.batch * s.groups, s.channels / s.groups);
 
-  const Tensor none = new_floats(u, {0});
+  const auto none = [&u] { return new_floats(u, {0}); };  // each of its own: no two results may share memory
   Tensor grad_u = torch::stable::empty_like(u), grad_delta = torch::stable::empty_like(delta);
   Tensor grad_z = z ? torch::stable::empty_like(*z) : torch::stable::new_empty(u, {0});
   Tensor part_B = new_floats(u, {s.splits, s.batch, s.length, s.groups, s.states});
   Tensor part_C = new_floats(u, {s.splits, s.batch, s.length, s.groups, s.states});
   Tensor part_A = new_floats(u, {s.batch, s.channels, s.states});
-  Tensor part_D = D ? new_floats(u, {s.batch, s.channels}) : none;
-  Tensor part_bias = delta_bias ? new_floats(u, {s.batch, s.channels}) : none;
-  Tensor grad_initial = initial_state ? new_floats(u, {s.batch, s.channels, s.states}) : none;
+  Tensor part_D = D ? new_floats(u, {s.batch, s.channels}) : none();
+  Tensor part_bias = delta_bias ? new_floats(u, {s.batch, s.channels}) : none();
+  Tensor grad_initial = initial_state ? new_floats(u, {s.batch, s.channels, s.states}) : none();
   s.grad_u = output(grad_u);
   s.grad_delta = output(grad_delta);
   s.grad_z = z ? output(grad_z) : Strided{};
@@ -212,9 +212,9 @@ ScanGradients selective_scan_bwd(Tensor grad_y, Optional grad_last_state, Tensor
           add_parts(part_A, u, {s.channels, s.states}, Dtype::f32),
           add_parts(part_B, u, like_B, s.dtype),
           add_parts(part_C, u, like_B, s.dtype),
-          D ? add_parts(part_D, u, {s.channels}, Dtype::f32) : none,
+          D ? add_parts(part_D, u, {s.channels}, Dtype::f32) : none(),
           grad_z,
-          delta_bias ? add_parts(part_bias, u, {s.channels}, Dtype::f32) : none,
+          delta_bias ? add_parts(part_bias, u, {s.channels}, Dtype::f32) : none(),
           grad_initial};
 }
 
@@ -340,14 +340,14 @@ STABLE_TORCH_LIBRARY(triptych, m) {
       "bool deterministic) -> (Tensor du, Tensor ddelta, Tensor dA, Tensor dB, Tensor dC, Tensor dD, Tensor dz, "
       "Tensor ddelta_bias, Tensor dinitial_state)");
   m.def(
-      "ss2d(Tensor x, Tensor dts, Tensor dt_weight, Tensor dt_bias, Tensor A, Tensor B, Tensor C, Tensor D, int height, "
-      "int width) -> Tensor y");
+      "ss2d(Tensor x, Tensor dts, Tensor dt_weight, Tensor dt_bias, Tensor A, Tensor B, Tensor C, Tensor D, "
+      "SymInt height, SymInt width) -> Tensor y");
   m.def(
       "ss2d_fwd(Tensor x, Tensor dts, Tensor dt_weight, Tensor dt_bias, Tensor A, Tensor B, Tensor C, Tensor D, "
-      "int height, int width) -> (Tensor y, Tensor states)");
+      "SymInt height, SymInt width) -> (Tensor y, Tensor states)");
   m.def(
       "ss2d_bwd(Tensor grad_y, Tensor x, Tensor dts, Tensor dt_weight, Tensor dt_bias, Tensor A, Tensor B, Tensor C, "
-      "Tensor D, Tensor states, int height, int width, bool deterministic) -> (Tensor dx, Tensor ddts, "
+      "Tensor D, Tensor states, SymInt height, SymInt width, bool deterministic) -> (Tensor dx, Tensor ddts, "
       "Tensor ddt_weight, Tensor ddt_bias, Tensor dA, Tensor dB, Tensor dC, Tensor dD)");
   m.def("cpu_isa() -> str");
   m.def("set_cpu_isa(str name) -> str");

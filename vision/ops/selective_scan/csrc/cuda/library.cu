@@ -259,15 +259,15 @@ ScanGradients selective_scan_bwd(Tensor grad_y, Optional grad_last_state, Tensor
   call.chunk_states = floats("states", states, u, {s.batch, chunks_of(s), s.channels, s.states});
   call.deterministic = deterministic;
 
-  const Tensor none = new_floats(u, {0});
+  const auto none = [&u] { return new_floats(u, {0}); };  // each of its own: no two results may share memory
   Tensor du = torch::stable::empty_like(u), ddelta = torch::stable::empty_like(delta);
   Tensor dz = z ? torch::stable::empty_like(*z) : torch::stable::new_empty(u, {0});
   Tensor dA = new_floats(u, {s.channels, s.states});
   Tensor dB = torch::stable::new_empty(B, {s.batch, s.length, s.groups, s.states});
   Tensor dC = torch::stable::new_empty(C, {s.batch, s.length, s.groups, s.states});
-  Tensor dD = D ? new_floats(u, {s.channels}) : none;
-  Tensor dbias = delta_bias ? new_floats(u, {s.channels}) : none;
-  Tensor dinitial = initial_state ? new_floats(u, {s.batch, s.channels, s.states}) : none;
+  Tensor dD = D ? new_floats(u, {s.channels}) : none();
+  Tensor dbias = delta_bias ? new_floats(u, {s.channels}) : none();
+  Tensor dinitial = initial_state ? new_floats(u, {s.batch, s.channels, s.states}) : none();
   if (is_empty(call.problem)) {
     set_zero({du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial});
     if (initial_state && grad_last_state) torch::stable::copy_(dinitial, *grad_last_state);
