@@ -117,7 +117,7 @@ class PoseSet:
             {key: image for key, image in self.images.items() if key in image_ids},
             {key: people for key, people in self.instances.items() if key in image_ids},
             self.source,
-            [p for p in self.problems if p.image_id is None or p.image_id in image_ids],
+            [p for p in self.problems if p.image_id in image_ids or p.image_id not in self.images],
         )
 
     def to_coco(self) -> dict[str, Any]:
