@@ -195,7 +195,7 @@ def annotated(pose_set: PoseSet) -> list[Subject]:
 
 @register("coco_pose")
 @dataclass(kw_only=True, eq=False)
-class TopDownPose(PoseData):
+class TopDownData(PoseData):
     """Crops of single people from COCO, CrowdPose, OCHuman, MPII, AP-10K or data of your own in one of their layouts.
 
     Args:
