@@ -6,8 +6,9 @@ import warnings
 from rich.console import Console
 from rich.markup import escape
 
+from vision.engine.check import Check, as_dict
 from vision.engine.command import run_command
-from vision.engine.doctor import Check, as_dict, examine
+from vision.engine.doctor import examine
 from vision.engine.files import to_json
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}

@@ -1,4 +1,4 @@
-"""Compiled kernels in what is built: what fails to compile costs no more than itself, and sources travel to be built."""
+"""Compiled kernels in what is built: what fails to compile costs only itself, and sources travel to be built."""
 
 import importlib.util
 import json

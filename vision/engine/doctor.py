@@ -6,17 +6,16 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
 
+from vision.engine.check import Check
 from vision.engine.environment import core_count, cpu_model, memory_gb, version_of
+from vision.engine.kernel_checks import check_compiler, check_toolkit, kernels
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +31,6 @@ LEAST_MEMORY_GB, LEAST_DISK_GB, LEAST_SHARED_GB = 4.0, 2.0, 1.0
 """Below these a check warns: our choice, from what the shipped recipes take."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding.
-
-    Attributes:
-        name: what was looked at.
-        status: ``ok``; ``warn``: something is slower or left out; ``fail``: something does not work.
-        found: what there is.
-        fix: what to do about it; empty when there is nothing to do.
-    """
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    fix: str = ""
-
-
 def examine() -> Iterator[Check]:
     """Runs every check; one that cannot be run is a failure that says so."""
     for name, check in (
@@ -59,8 +41,8 @@ def examine() -> Iterator[Check]:
         ("torchaudio", _torchaudio),
         ("gpu", _gpu),
         ("compiler", partial(check_compiler, os.environ)),
-        ("cuda toolkit", partial(check_toolkit, os.environ)),
-        ("kernels", _kernels),
+        ("cuda toolkit", _toolkit),
+        ("kernels", kernels),
         ("registry", _registry),
         ("data", partial(check_data, os.environ)),
         ("processor", _processor),
@@ -281,46 +263,10 @@ def check_gpu(built_for: str | None, driver: tuple[int, int] | None, names: list
     return Check("gpu", "warn", f"{supports}, but torch finds no GPU", fix)
 
 
-def check_compiler(variables: Mapping[str, str]) -> Check:
-    """A C++ compiler, which ``trainer.compile`` needs on the CPU."""
-    asked = variables.get("CXX")
-    names = [asked] if asked else ["c++", "g++", "clang++"]
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is not None:
-        return Check("compiler", "ok", f"{path}, {_first_line(path)}")
-    if asked:
-        return Check("compiler", "warn", f"CXX={asked} is not there", "correct CXX or unset it")
-    found = "no C++ compiler; only trainer.compile: true on the CPU needs one"
-    return Check("compiler", "warn", found, "install g++ (Debian, Ubuntu: apt-get install g++)")
+def _toolkit() -> Check:
+    import torch
 
-
-def check_toolkit(variables: Mapping[str, str]) -> Check:
-    """The CUDA toolkit; nothing here needs it, so that its absence is no fault."""
-    home = variables.get("CUDA_HOME") or variables.get("CUDA_PATH")
-    nvcc = str(Path(home, "bin", "nvcc")) if home else "nvcc"
-    path = shutil.which(nvcc)
-    if path is not None:
-        return Check("cuda toolkit", "ok", f"{path}, not needed" + (f" (CUDA_HOME={home})" if home else ""))
-    if home:
-        return Check("cuda toolkit", "warn", f"CUDA_HOME={home} holds no bin/nvcc", "correct CUDA_HOME or unset it")
-    return Check("cuda toolkit", "ok", "none, not needed")
-
-
-def _first_line(path: str) -> str:
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    return (done.stdout or done.stderr).partition("\n")[0].strip()
-
-
-def _kernels() -> Check:
-    folder = Path(__file__).resolve().parents[1] / "ops"
-    return check_kernels(sorted(folder.rglob("*.so")) + sorted(folder.rglob("*.pyd")))
-
-
-def check_kernels(compiled: list[Path]) -> Check:
-    """Which way numeric kernels run."""
-    if not compiled:
-        return Check("kernels", "ok", "PyTorch path; compiled kernels are not part of this version")
-    return Check("kernels", "ok", "compiled: " + ", ".join(path.name for path in compiled))
+    return check_toolkit(os.environ, torch.version.cuda, torch.cuda.is_available())
 
 
 def _registry() -> Check:
@@ -383,8 +329,3 @@ def _shared_memory() -> Check:
 def _disk() -> Check:
     there = shutil.disk_usage(Path.cwd()).free / 2**30
     return check_room("disk", there, LEAST_DISK_GB, "make room, or set output=... to a larger disk")
-
-
-def as_dict(check: Check) -> dict[str, Any]:
-    """A finding as plain values."""
-    return {"name": check.name, "status": check.status, "found": check.found, "fix": check.fix}
