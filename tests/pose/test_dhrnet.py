@@ -1,4 +1,4 @@
-"""DHRNet against golden values of the released code, against its own plain reading, and what people may not exchange."""
+"""DHRNet against golden values of the released code and its own plain reading, and what people may not exchange."""
 
 from typing import Any
 

@@ -4,6 +4,8 @@ The high-resolution network keeps branches at strides 4 to 32 to its end (Sun et
 networks (DEKR, CID, DHRNet) take all branches of its last stage, enlarged to the first one's size and concatenated.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,7 +100,7 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
         names = list(children)
         pairs = [(name, name.replace("conv", "bn")) for name in names if name.startswith("conv")]
         if isinstance(module, nn.Sequential):
-            pairs += list(zip(names, names[1:], strict=False))
+            pairs += list(pairwise(names))
         for convolution, norm in pairs:
             first, second = children[convolution], children.get(norm)
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):

@@ -258,7 +258,8 @@ class DualPath(nn.Module):
         means = torch.cat((first.mean(2), second.mean(2)), dim=1)
         maxima = torch.cat((first.amax(2), second.amax(2)), dim=1)
         gate = self.ca(means, maxima)
-        parts = [g[:, :, None] * x for g, x in zip(gate.split([first.shape[1], second.shape[1]], 1), (first, second))]
+        gates = gate[:, :, None].split([first.shape[1], second.shape[1]], dim=1)
+        parts = (gates[0] * first, gates[1] * second)
         total = parts[0].sum(1) + parts[1].sum(1)
         highest = torch.maximum(parts[0].amax(1), parts[1].amax(1))
         spatial = self.sa((total / gate.shape[1]).unflatten(1, size), highest.unflatten(1, size)).flatten(1)
