@@ -24,7 +24,6 @@ BUILT_IN = ("vision.engine.optim", "vision.classification", "vision.infrared", "
 
 GIVEN: dict[str, tuple[str, ...]] = {
     "task": ("data",),
-    "codec": ("input_size",),
     "optimizer": ("parameters",),
     "schedule": ("optimizer", "total_steps", "steps_per_epoch"),
     "codec": ("input_size",),

@@ -93,14 +93,14 @@ def _seen(person: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _box(pen: ImageDraw.ImageDraw, box: NDArray[np.float64], fine: int) -> None:
-    x, y, w, h = ((value + 0.5) * fine if i < 2 else value * fine for i, value in enumerate(box.tolist()))
+    x, y, w, h = ((value + 0.5) * fine - 0.5 if i < 2 else value * fine for i, value in enumerate(box.tolist()))
     pen.rectangle((x, y, x + max(w, 0.0), y + max(h, 0.0)), outline=(*MIDDLE, 140), width=fine)
 
 
 def _person(pen: ImageDraw.ImageDraw, person: NDArray[np.float64], drawn: Drawn, fine: int, sure: float) -> None:
     seen = _seen(person)
     line = float(np.clip(_size(person) / 70.0, 1.3, 5.0))
-    places = (person[:, :2] + 0.5) * fine
+    places = (person[:, :2] + 0.5) * fine - 0.5
     opacity = np.clip(person[:, 2] / sure, FAINTEST, 1.0) if sure > 0 else np.ones(len(person))
 
     def limb(a: int, b: int, colour: Colour, width: float, alpha: float) -> None:
@@ -108,9 +108,9 @@ def _person(pen: ImageDraw.ImageDraw, person: NDArray[np.float64], drawn: Drawn,
         pen.line(ends, fill=(*colour, round(255 * alpha)), width=max(1, round(width * fine)))
 
     def joint(k: int, colour: Colour, radius: float, alpha: float) -> None:
-        x, y = places[k].tolist()
-        r = radius * fine
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=(*colour, round(255 * alpha)))
+        more = max(1, round(2 * radius * fine)) - 1  # Pillow takes whole pixels: the first and the last
+        x, y = (round(value - more / 2) for value in places[k].tolist())
+        pen.ellipse((x, y, x + more, y + more), fill=(*colour, round(255 * alpha)))
 
     limbs = [(a, b) for a, b in drawn.limbs if seen[a] and seen[b]]
     joints = np.flatnonzero(seen).tolist()
