@@ -152,13 +152,12 @@ class STOPLIFNode(base.MemoryModule):
         dtype = state_dtype(currents)
         if self.v is not None:
             require_same_state(self.label, self.v, currents[0])
-        membrane = torch.zeros_like(currents[0], dtype=dtype) if self.v is None else self.v.clone()
-        spikes = torch.empty_like(currents, dtype=dtype)
-        for current, fired in zip(currents, spikes, strict=True):
-            membrane.mul_(self.leak).add_(current)
+        spikes, rest = torch.empty_like(currents, dtype=dtype), self.v
+        for current, fired in zip(currents.to(dtype), spikes, strict=True):
+            membrane = current.clone() if rest is None else torch.addcmul(current, rest, self.leak)
             torch.ge(membrane, self.v_threshold, out=fired)
-            membrane.addcmul_(fired, self.v_threshold, value=-1)
-        self.v, self.s = membrane, spikes[-1]
+            rest = membrane.addcmul_(fired, self.v_threshold, value=-1)
+        self.v, self.s = rest, spikes[-1]
         return spikes
 
 
