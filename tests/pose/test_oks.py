@@ -16,7 +16,7 @@ COCO = skeleton("coco").sigmas
 
 def by_definition(found: np.ndarray, truth: np.ndarray, area: float, sigmas: tuple[float, ...]) -> float:
     terms = [
-        math.exp(-math.dist(found[k], truth[k, :2]) ** 2 / (2 * area * (2 * sigmas[k]) ** 2))
+        math.exp(-(math.dist(found[k], truth[k, :2]) ** 2) / (2 * area * (2 * sigmas[k]) ** 2))
         for k in range(len(sigmas))
         if truth[k, 2] > 0
     ]
@@ -27,7 +27,7 @@ def by_definition(found: np.ndarray, truth: np.ndarray, area: float, sigmas: tup
 def test_golden_stairs(shift: float, expected: float) -> None:
     area = extent(STAIRS)
     assert area == 80 * 112
-    value = oks(STAIRS + [shift, 0], STAIRS, np.ones(17), area, COCO)
+    value = oks(STAIRS + np.array([shift, 0]), STAIRS, np.ones(17), area, COCO)
     assert value == pytest.approx(expected, rel=1e-5)
 
 
@@ -80,8 +80,7 @@ def test_nms_against_brute_force(seed: int, threshold: float) -> None:
     for i in sorted(range(len(poses)), key=lambda i: (-scores[i], i)):
         ones = np.ones((17, 1))
         alike = [
-            by_definition(poses[i], np.concatenate([poses[j], ones], 1), (areas[i] + areas[j]) / 2, COCO)
-            for j in kept
+            by_definition(poses[i], np.concatenate([poses[j], ones], 1), (areas[i] + areas[j]) / 2, COCO) for j in kept
         ]
         if all(value <= threshold for value in alike):
             kept.append(i)

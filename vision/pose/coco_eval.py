@@ -28,8 +28,8 @@ MOST = 20
 """Poses of an image that count, the best ones."""
 
 CROWDING = {"easy": (0.0, 0.2), "medium": (0.2, 0.8), "hard": (0.8, float("inf"))}
-"""CrowdPose's levels by the crowd index of an image, ``low <= index < high``, as its evaluation code has them; the paper
-speaks of 0.1 instead of 0.2."""
+"""CrowdPose's levels by the crowd index of an image, ``low <= index < high``, as its evaluation code has them; the
+paper speaks of 0.1 instead of 0.2."""
 
 CROWDPOSE_AREA = 0.53
 """Share of a box that CrowdPose takes for the area of a person."""
@@ -69,7 +69,7 @@ class Truth:
         boxes = _stack([row["bbox"] for row in rows], (4,))
         keypoints = _stack([row["keypoints"] for row in rows], (-1, 3))
         areas = [row.get("area", CROWDPOSE_AREA * box[2] * box[3]) for row, box in zip(rows, boxes, strict=True)]
-        counts = [row["num_keypoints"] if "num_keypoints" in row else -1 for row in rows]
+        counts = [row.get("num_keypoints", -1) for row in rows]
         labelled = np.array(counts, dtype=np.int64)
         return cls(
             images=np.array(sorted(image["id"] for image in document["images"]), dtype=np.int64),

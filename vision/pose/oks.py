@@ -13,9 +13,7 @@ SURE = 0.2
 """Joints whose score is not above it do not count for the score of a pose."""
 
 
-def joint_similarity(
-    found: Floats, truth: Floats, area: float | Floats, sigmas: Sequence[float] | Floats
-) -> Array:
+def joint_similarity(found: Floats, truth: Floats, area: float | Floats, sigmas: Sequence[float] | Floats) -> Array:
     r"""How near each joint is to where it should be, measured by how precisely people can place it.
 
     .. math:: \exp\left(-\frac{d_k^2}{2 \, a \, (2 \sigma_k)^2}\right)
@@ -123,13 +121,16 @@ def oks_nms(
     """
     joints = np.asarray(keypoints, dtype=np.float64)[..., :2]
     sizes = np.asarray(areas, dtype=np.float64)
-    waiting = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    if len(order) < 2:
+        return order
+    alike = joint_similarity(joints[:, None], joints, (sizes[:, None] + sizes) / 2, sigmas).mean(-1) > threshold
+    dropped = np.zeros(len(order), dtype=bool)
     kept: list[np.intp] = []
-    while len(waiting):
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(best)
-        near = joint_similarity(joints[waiting], joints[best], (sizes[waiting] + sizes[best]) / 2, sigmas)
-        waiting = waiting[near.mean(-1) <= threshold]
+    for pose in order:
+        if not dropped[pose]:
+            kept.append(pose)
+            dropped |= alike[pose]
     return np.array(kept, dtype=np.intp)
 
 
@@ -150,8 +151,8 @@ def rescored(box_scores: Floats, joint_scores: Floats, sure: float = SURE) -> Ar
         >>> rescored(np.array([0.5]), np.array([[0.9, 0.3, 0.1]]))
         array([0.3])
     """
-    joints = np.asarray(joint_scores, dtype=np.float64)
-    counted = joints > sure
-    mean = (joints * counted).sum(-1) / np.maximum(counted.sum(-1), 1)
+    joints = np.asarray(joint_scores)
+    counted = joints > sure  # in their own precision: a float32 of 0.2 is not above 0.2
+    mean = (joints * counted).sum(-1, dtype=np.float64) / np.maximum(counted.sum(-1), 1)
     score: Array = np.asarray(box_scores, dtype=np.float64) * mean
     return score
