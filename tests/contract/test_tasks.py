@@ -1,91 +1,29 @@
-"""What every registered task keeps to, on data small enough for a second.
-
-A new task needs an entry in ``SMALL``: its block, a data block, and how to write a file that its ``read_input`` takes.
-"""
+"""What every registered task keeps to, on data small enough for a second; the examples stand in ``cases.py``."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
+from tests.contract.cases import SMALL, case_of, small_task
 from vision.engine.errors import DataError
 from vision.engine.evaluation import png
 from vision.engine.files import to_json
-from vision.engine.registry import build, names
+from vision.engine.registry import names
 from vision.engine.seeding import seed_generators
 from vision.engine.task import Batch, Losses, Prediction, StepContext, Task
-
-Block = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A task small enough to test.
-
-    Attributes:
-        task: its block.
-        data: its data's block.
-        write: writes a file for ``read_input``; None where the task does not predict from files.
-    """
-
-    task: Block
-    data: Block
-    write: Callable[[Path], None] | None = None
-
-
-def write_digit(path: Path) -> None:
-    from sklearn.datasets import load_digits
-
-    Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save(path)
-
-
-def write_infrared(path: Path) -> None:
-    row, column = np.mgrid[:37, :53]
-    spot = np.exp(-((row - 20) ** 2 + (column - 30) ** 2) / 4)
-    Image.fromarray((60 + 150 * spot).astype(np.uint8)).save(path)
-
-
-SMALL = {
-    "classification": Case(
-        {"type": "classification", "network": {"type": "digits_cnn", "width": 8}},
-        {"type": "digits", "limit": 12, "augment": ["crop"], "crop_padding": 1},
-        write_digit,
-    ),
-    "infrared_targets": Case(
-        # with a bias of 0 even fresh weights find something
-        {"type": "infrared_targets", "network": {"type": "tbcnet", "head_bias": 0.0}, "semantic": False},
-        {"type": "infrared_synthetic", "patch": 48, "size": 56, "scenes": 6, "length": 12},
-        write_infrared,
-    ),
-    "target_counting": Case(
-        {"type": "target_counting", "network": {"type": "scm", "classes": 4}},
-        {"type": "scm_scenes", "size": 64, "length": 12, "held_out": 6},
-    ),
-}
 
 TASKS = names(kind="task")
 BEGIN = StepContext(step=0, total_steps=10, epoch=0)
 
 
-def case_of(name: str) -> Case:
-    if name not in SMALL:
-        pytest.fail(f"the task '{name}' has no example; add one to SMALL of {Path(__file__).name}")
-    return SMALL[name]
-
-
 @pytest.fixture(params=TASKS)
 def task(request: pytest.FixtureRequest) -> Task:
-    case = case_of(request.param)
-    torch.manual_seed(0)
-    built: Task = build(case.task, "task", data=build(case.data, "data"))
-    return built
+    return small_task(request.param)
 
 
 def batch_of(task: Task, dataset: Any, indices: list[int], seed: int = 0) -> Batch:

@@ -64,13 +64,15 @@ def whole_picture(picture: Picture, name: str) -> list[tuple[Box, float]]:
 
 
 def number_in(name: str) -> int | None:
-    """The number that a file's name ends in, as COCO names its images; None where it ends in none.
+    """The number that a file's name ends in, as COCO names its images, or a video's frame; None where there is none.
 
     Example:
         >>> number_in("val2017/000000000785.jpg"), number_in("COCO_val2014_000000000042.jpg"), number_in("me.png")
         (785, 42, None)
+        >>> number_in("dance.mp4#12")
+        12
     """
-    found = re.search(r"(\d+)$", Path(name).stem)
+    found = re.search(r"#(\d+)$", name) or re.search(r"(\d+)$", Path(name).stem)
     return int(found[1]) if found else None
 
 
