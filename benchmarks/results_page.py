@@ -12,7 +12,6 @@ from benchmarks.figures import (
     day,
     grouped,
     label,
-    machine,
     parameters,
     published_for,
     root_of,
@@ -85,24 +84,6 @@ def _classification(documents: Documents) -> list[str]:
     return [*lines, *table(head, rows, left=3), about, "", *dict.fromkeys(sources), *budgets(documents, trained)]
 
 
-def _comparisons(documents: Documents) -> list[str]:
-    lines: list[str] = []
-    for document in documents.values():
-        if document["kind"] != "comparison":
-            continue
-        rows = [
-            [row["what"], row["against"], f"{row['ours']:.4g}", f"{row['theirs']:.4g}", f"{row['ratio']:.3f}",
-             NONE if row.get("aim") is None else f"{row['aim']:g}"]
-            for row in document["rows"]
-        ]  # fmt: skip
-        unit = document["unit"]
-        head = ["what", "against", f"ours, {unit}", f"theirs, {unit}", "ratio", f"aim ({document['better']} is better)"]
-        lines += [f"## {document['title']}", "", *table(head, rows, left=2)]
-        lines += [f"`{document['command']}`; {machine(document)}; {day(document['date'])}.", ""]
-        lines += [document["note"], ""] if document.get("note") else []
-    return lines
-
-
 SECTIONS = (
     infrared.detection,
     infrared.elsewhere,
@@ -111,7 +92,6 @@ SECTIONS = (
     infrared.ablations,
     infrared.counting,
     _classification,
-    _comparisons,
 )
 
 

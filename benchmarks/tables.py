@@ -1,8 +1,8 @@
 """Write the generated parts of the pages: python benchmarks/tables.py [--check].
 
 Three kinds of text are never typed: figures (from benchmarks/results/*.json), the fields of recipes (from the
-constructors' annotations and docstrings), and what the package has today (from its registry). They fill docs/results.md
-and the blocks ``<!-- KIND: NAME -->`` ... ``<!-- end -->`` of the other pages.
+constructors' annotations and docstrings), and what the package has today (from its registry). They fill
+docs/results.md, docs/performance.md and the blocks ``<!-- KIND: NAME -->`` ... ``<!-- end -->`` of the other pages.
 """
 
 import argparse
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds i
 from benchmarks.collect import read_results
 from benchmarks.figures import Documents, table
 from benchmarks.infrared_sections import ablation_in_short
+from benchmarks.performance_page import performance_page, speed_in_short
 from benchmarks.results_page import readme_block, results_page
 from vision.engine.command import run_command
 from vision.engine.errors import DataError
@@ -37,7 +38,8 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
      "works, as a faithful re-design: both stages, every ablation, the field's metrics, detection of centroids"),
     ("MamKPD, top-down pose", "vision.pose.mamkpd", "docs/mamkpd.md", ""),
     ("DHRNet, single-stage pose", "vision.pose.dhrnet", "docs/dhrnet.md", ""),
-    ("Selective-scan kernels", "vision.ops.selective_scan", "docs/kernels.md", ""),
+    ("Selective-scan kernels", "vision.ops.selective_scan", "docs/selective_scan.md",
+     "works on CPUs: forward, backward, fused image scan, compile, export, ONNX; CUDA kernels: only emulated so far"),
     ("STOP, online learning of spiking networks", "snn.stop", "docs/stop.md", ""),
     ("Adversarial training, label calibration", "robust.calibration", "docs/robust.md", ""),
     ("APART, fast adversarial training", "robust.apart", "docs/apart.md", ""),
@@ -49,7 +51,7 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        description="Write docs/results.md and the generated blocks of the other pages.",
+        description="Write docs/results.md, docs/performance.md and the generated blocks of other pages.",
         epilog="example: python benchmarks/tables.py --check",
     )
     p.add_argument("--check", action="store_true", help="write nothing; exit with 2 when a page is out of date")
@@ -134,6 +136,7 @@ def registered_block(name: str, documents: Documents) -> str:
 BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "results": lambda _, documents: readme_block(documents),
     "ablation": lambda _, documents: ablation_in_short(documents),
+    "speed": lambda _, documents: speed_in_short(documents),
     "systems": systems_block,
     "fields": fields_block,
     "registered": registered_block,
@@ -162,7 +165,10 @@ def filled(text: str, documents: Documents, page: str) -> str:
 def pages(documents: Documents) -> dict[Path, str]:
     """Every page with a generated part, as it should be."""
     names()  # loads everything registered
-    found = {CHECKOUT / "docs" / "results.md": results_page(documents)}
+    found = {
+        CHECKOUT / "docs" / "results.md": results_page(documents),
+        CHECKOUT / "docs" / "performance.md": performance_page(documents),
+    }
     for page in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]:
         if page not in found and page.is_file():
             found[page] = filled(page.read_text(encoding="utf-8"), documents, page.name)

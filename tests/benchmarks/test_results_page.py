@@ -140,7 +140,6 @@ def test_the_rest_of_the_page(documents: dict[str, dict[str, Any]]) -> None:
     assert "of count 4 or more, %" in page
     assert "| 0 | 9 | 8 | 6 | 0.750 |" in page
     assert "| 9 | – | 0 | 0 | – |" in page
-    assert "| digits | a bare loop | 2.04 | 2 | 1.020 | 1.03 |" in page
     figures = "IoU 65.12 %, Pd 94.11 %, Fa 31.5 ×10⁻⁶, one seed"
     assert f"| TBC-Net lite, `tbcnet_lite_sirst` | SIRST, 214 test images | {figures} |" in readme_block(documents)
 

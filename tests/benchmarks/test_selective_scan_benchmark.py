@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from benchmarks import selective_scan as benchmark
+from benchmarks.collect import check
 from vision.ops.selective_scan.library import LIBRARY
 
 pytestmark = pytest.mark.skipif("cpu" not in LIBRARY.devices, reason=f"no compiled kernels: {LIBRARY.reason}")
 
-SMALL = benchmark.Case(2, 12, 37, 3, 2)
+SMALL = benchmark.Case(2, 12, 37, 3, 2, (20, 15), (30, 25))
 
 
 def test_every_way_computes_the_same_scan() -> None:
@@ -21,14 +22,16 @@ def test_every_way_computes_the_same_scan() -> None:
     ways["channels first"] = benchmark.ours_channels_first(*benchmark.channels_first(inputs)).transpose(1, 2)
     for name, found in ways.items():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
-    assert benchmark.error(inputs) < 1e-6
+    errors = benchmark.errors_of(inputs)
+    assert "cpu-baseline" in errors
+    assert 0 < max(errors.values()) < 1e-6
 
 
 def test_the_rows_hold_ratios_of_what_was_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(benchmark, "CASES", (SMALL,))
-    monkeypatch.setattr(benchmark, "IMAGES", ((1, 20, 5, 2, 2.0),))
+    monkeypatch.setattr(benchmark, "IMAGES", ((1, 20, 5, 2, (2.0, 4.0)),))
     monkeypatch.setattr(benchmark, "keep_freed_memory", lambda: None)  # it would last as long as the process
     monkeypatch.setattr(benchmark, "copy_rate", lambda: 1e10)
     monkeypatch.setattr(benchmark, "multiply_add_rate", lambda: 1e10)
@@ -38,7 +41,15 @@ def test_the_rows_hold_ratios_of_what_was_timed(
     finally:
         torch.set_num_threads(threads)
     document = json.loads((tmp_path / "result.json").read_text())
-    assert document["kind"] == "comparison"
+    check(document, "result")
+    aims = {(row["against"], row["aim"], row["stretch"]) for row in document["rows"] if row["aim"] is not None}
+    assert aims == {
+        ("loop over steps (unbind)", 1 / 20, 0.03333),
+        ("loop over steps (unbind)", 0.06667, 1 / 25),
+        ("unfused, our scan", 1 / 2, 1 / 4),
+    }
+    assert len(document["errors"]) == len(benchmark.instruction_sets())
+    assert all(0 < error["value"] < error["aim"] for error in document["errors"])
     assert {row["against"] for row in document["rows"]} >= {
         "loop over steps (unbind)",
         "two-level scan",
@@ -48,4 +59,4 @@ def test_the_rows_hold_ratios_of_what_was_timed(
     }
     for row in document["rows"]:
         assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"], rel=0.2, abs=0.01)
-    assert "largest relative error against float64" in capsys.readouterr().out
+    assert "largest relative L2 error against float64" in capsys.readouterr().out
