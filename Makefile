@@ -10,9 +10,10 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 JOBS ?= 2
 # Passed on to pytest, for example `make test PYTEST_ARGS="tests/infrared -k loss"`.
 PYTEST_ARGS ?=
-# Real infrared images are taken where they are at hand, synthetic scenes elsewhere.
+# Real infrared images and COCO's people are taken where both are at hand, synthetic scenes and samples elsewhere.
 DATA := $(or $(TRIPTYCH_DATA),../shared/data)
-DEMO := $(if $(wildcard $(DATA)/sirst/images),configs/demo_real.yaml,configs/demo.yaml)
+REAL := $(and $(wildcard $(DATA)/sirst/images),$(wildcard $(DATA)/coco_keypoints/annotations))
+DEMO := $(if $(REAL),configs/demo_real.yaml,configs/demo.yaml)
 
 VENV := .venv
 BIN := $(VENV)/bin

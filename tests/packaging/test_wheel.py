@@ -58,9 +58,12 @@ def test_every_module_travels_under_its_import_name(source_tree: Path, wheel: Pa
     assert {name for name in _names(wheel) if name.endswith(".py")} == expected
 
 
-def test_templates_and_type_markers_travel(source_tree: Path, wheel: Path) -> None:
+def test_templates_samples_and_type_markers_travel(source_tree: Path, wheel: Path) -> None:
     templates = {f"vision/report/templates/{name}" for name in _relative(source_tree / "vision/report/templates", "*")}
     assert "vision/report/templates/probe/page.html.j2" in templates
+    samples = {f"vision/samples/{name}" for name in _relative(source_tree / "vision/samples", "*")}
+    assert "vision/samples/people/images/astronaut.jpg" in samples
+    assert samples <= _names(wheel)
     assert templates | {"vision/py.typed", "snn/py.typed", "robust/py.typed"} <= _names(wheel)
 
 
@@ -80,7 +83,7 @@ def test_metadata_is_valid_and_complete(wheel: Path) -> None:
     assert metadata.requires_python is not None
     assert "3.11" in metadata.requires_python
     assert "3.10" not in metadata.requires_python
-    assert {"export", "tensorrt", "robust-eval", "mamba", "demo", "dev"} == set(metadata.provides_extra or [])
+    assert {"export", "tensorrt", "robust-eval", "mamba", "video", "demo", "dev"} == set(metadata.provides_extra or [])
     assert str(message_from_bytes(raw).get_payload()).startswith("# Triptych"), "the README is the long description"
 
 
