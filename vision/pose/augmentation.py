@@ -161,11 +161,12 @@ def mirrored(image: RGB, keypoints: Joints, flip_index: list[int]) -> tuple[RGB,
 
     Args:
         image: uint8, shape ``[H, W, 3]``.
-        keypoints: shape ``[K, 3]``, pixels of the crop.
+        keypoints: shape ``[K, 3]``, pixels of the crop; what is not labelled stays where it is.
         flip_index: of the skeleton.
     """
     turned = keypoints[flip_index]
-    turned[:, 0] = image.shape[1] - 1 - turned[:, 0]
+    labelled = turned[:, 2] > 0
+    turned[labelled, 0] = image.shape[1] - 1 - turned[labelled, 0]
     return np.ascontiguousarray(image[:, ::-1]), turned
 
 

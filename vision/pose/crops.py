@@ -19,8 +19,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from vision.pose.images import RGB
 
@@ -98,10 +98,9 @@ def mapped(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def warped(image: RGB, matrix: Matrix, size: Size) -> RGB:
-    """The crop of an image: bilinear between pixel centres, black outside of the image.
+    """The crop of an image: bilinear between pixel centres, with black pixels all around the image.
 
-    A pixel within half a pixel of the image's edge takes the edge's value. There is no smoothing before sampling down,
-    as in the field's other implementations.
+    There is no smoothing before sampling down, as in the field's other implementations.
 
     Args:
         image: uint8, shape ``[h, w, 3]``.
@@ -109,14 +108,25 @@ def warped(image: RGB, matrix: Matrix, size: Size) -> RGB:
         size: of the crop.
 
     Returns:
-        uint8, shape ``[H, W, 3]``.
+        uint8, shape ``[H, W, 3]``, rounded.
     """
     back = inverse(matrix)
-    # Pillow's origin is the corner of the first pixel, half a pixel before its centre
-    back[:, 2] += 0.5 - back[:, :2].sum(axis=1) / 2
-    picture = Image.fromarray(image)
-    made = picture.transform(size, Image.Transform.AFFINE, tuple(back.ravel()), Image.Resampling.BILINEAR)
-    return np.array(made)
+    ends = mapped(back, np.array([(x, y) for x in (0, size[0] - 1) for y in (0, size[1] - 1)]))
+    shape = np.array(image.shape[1::-1])
+    # only the part that the crop shows, with a pixel to spare, is turned into floating point
+    first = np.clip(np.floor(ends.min(axis=0)).astype(int) - 1, 0, shape - 1)
+    last = np.clip(np.ceil(ends.max(axis=0)).astype(int) + 2, first + 1, shape)
+    part = image[first[1] : last[1], first[0] : last[0]]
+    sides = last - first
+    back[:, 2] -= first
+    back *= 2 / sides[:, None]  # grid_sample counts from -1 to 1, from edge to edge
+    back[:, 2] += 1 / sides - 1
+    to_grid = torch.from_numpy(back).float()
+    columns, rows = torch.arange(size[0])[None, :, None], torch.arange(size[1])[:, None, None]
+    grid = to_grid[:, 0] * columns + (to_grid[:, 1] * rows + to_grid[:, 2])
+    pixels = torch.from_numpy(part.astype(np.float32)).permute(2, 0, 1)[None]
+    sampled = grid_sample(pixels, grid[None], padding_mode="zeros", align_corners=False)[0]
+    return sampled.round_().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def to_image(keypoints: Points, centre: Points, sides: Points, size: Size) -> Points:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -136,9 +137,9 @@ class PoseData(DataModule):
         own = official.only(set(official.images) - self._held_out())
         whole = merged([own, *(self._read(split) for split in self.extra_splits)])
         peopled = whole.only({key for key, people in whole.instances.items() if people})
-        kept = self._examined("train", peopled)
         if not self.overfit:
-            self._keep_apart(kept)
+            self._keep_apart({image.path for part in (official, whole) for image in part.images.values()})
+        kept = self._examined("train", peopled)
         return self.limited(kept.only({person.image_id for person in kept.people}))
 
     def limited(self, pose_set: PoseSet) -> PoseSet:
@@ -154,10 +155,10 @@ class PoseData(DataModule):
         assert self.test_split is not None  # ground_truth has seen to it
         return self._examined("test", _first(self._read(self.test_split), self.eval_images))
 
-    def _keep_apart(self, training: PoseSet) -> None:
+    def _keep_apart(self, learnt_from: set[Path]) -> None:
+        """Refuses images that a run learns from, or holds out of those, and is also judged on."""
         for name in {self.test_split, self.val_split} - {None}:
-            judged = {image.path for image in self._read(str(name)).images.values()}
-            both = sorted(image.path for image in training.images.values() if image.path in judged)
+            both = sorted(learnt_from & {i.path for i in self._read(str(name)).images.values()})
             if both:
                 raise DataError(
                     f"{len(both)} images of the split '{name}' are also trained on, such as {both[0]}; leave them out "
