@@ -237,6 +237,19 @@ def test_mirrored_crop(name: str, size: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["udp_heatmap", "quarter_heatmap", "simcc"])
+def test_everything_stays_on_its_device(name: str) -> None:
+    """On torch's device without storage: what makes a tensor elsewhere, or looks at a value, fails."""
+    codec: Codec = build({"type": name}, "codec", input_size=(192, 256))
+    targets = codec.encode(torch.zeros(2, 17, 2, device="meta"), torch.ones(2, 17, device="meta"))
+    assert {each.device.type for each in targets.values()} == {"meta"}
+    output = targets["heatmap"] if "heatmap" in targets else (targets["x"], targets["y"])
+    keypoints, scores = codec.decode(codec.average([output, codec.flipped(output, range(17))]))
+    loss = codec.loss(output, targets)
+    assert (keypoints.shape, scores.shape, loss.shape) == ((2, 17, 2), (2, 17), ())
+    assert {keypoints.device.type, scores.device.type, loss.device.type} == {"meta"}
+
+
 @pytest.mark.parametrize("codec", [UDPHeatmap((64, 64)), QuarterHeatmap((64, 64))])
 @pytest.mark.parametrize("value", [0.0, 0.7, -1.0])
 def test_flat_maps_stay_in_the_crop(codec: HeatmapCodec, value: float) -> None:
