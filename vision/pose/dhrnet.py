@@ -23,6 +23,9 @@ from vision.pose.relations import Attention, DualPath, Grouping, bias_of
 PRIOR = 0.01
 """Probability that every map begins training with: bias -4.595."""
 
+BACKBONE = "backbone."
+"""Before every name of the backbone's tensors."""
+
 OFFSET_SCALE = 32.0
 """Cells that relative offsets to a centre are divided by."""
 
@@ -228,6 +231,8 @@ class DHRNet(nn.Module):
         dual_path: whether there is a DIM; false is CID.
         output_size: side of a training map, which inner products in DIM are divided by; 128 for images of 512 pixels.
         search: how centres are looked for at inference; by default as in the released code.
+        weights: what training begins from: ``imagenet`` for timm's backbone, which is fetched where it is not at hand,
+            or a file of an HRNet, CID or DHRNet, released or ours; null begins with fresh weights.
 
     Raises:
         ConfigError: no such backbone.
@@ -245,12 +250,14 @@ class DHRNet(nn.Module):
         dual_path: bool = True,
         output_size: int = 128,
         search: Search | None = None,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         if keypoints < 1:
             raise ValueError(f"keypoints: got {keypoints}, expected at least 1")
         channels = channels or (48 if backbone == "hrnet_w48" else 32)
         self.keypoints, self.channels, self.search = keypoints, channels, search or Search()
+        self.model, self.weights = backbone, weights
         self.backbone = hrnet(backbone)
         self.width = sum(widths(self.backbone))
         self.iia = InstanceAbstraction(self.width, keypoints)
@@ -301,8 +308,9 @@ class DHRNet(nn.Module):
         both = People(
             people.coords.repeat(2, 1), torch.cat((people.image, people.image + count)), people.scores.repeat(2)
         )
-        plain, mirrored = probability(self.heatmaps(features, both)).chunk(2)
-        return Detections((plain + mirrored[:, flip_index]) / 2, people)
+        heatmaps = probability(self.heatmaps(features, both))
+        found = len(people.image)
+        return Detections((heatmaps[:found] + heatmaps[found:, flip_index]) / 2, people)
 
     def forward(self, images: Tensor) -> Tensor:
         """Confidence maps of the surest people of every image, in a form of fixed size.
@@ -320,6 +328,17 @@ class DHRNet(nn.Module):
         slots = heatmaps.new_zeros(len(images), self.search.most, *heatmaps.shape[1:])
         return slots.index_put((people.image, order - before), heatmaps * people.scores[:, None, None, None])
 
+    def before_training(self) -> None:
+        """Loads what training begins from; see :func:`vision.pose.beginning.begin_from`.
+
+        Raises:
+            CheckpointError: a file that cannot be read or is of another network.
+        """
+        from vision.pose.beginning import begin_from  # it stands above this module
+
+        if self.weights is not None:
+            begin_from(self, self.weights)
+
     def deploy(self) -> "DHRNet":
         """Folds BatchNorm into convolutions, in place, for inference; outputs are equal up to rounding."""
         fold_batchnorm(self.eval())
@@ -332,6 +351,7 @@ def cid(
     backbone: str = "hrnet_w32",
     channels: int | None = None,
     search: Search | None = None,
+    weights: str | None = None,
 ) -> DHRNet:
     """CID: DHRNet without the dual-path interaction; the baseline of its ablation. W32 has 29,363,087 parameters.
 
@@ -340,10 +360,11 @@ def cid(
         backbone: an HRNet of timm.
         channels: of a person's map; by default 48 for ``hrnet_w48`` and 32 for any other.
         search: how centres are looked for at inference; by default as in the released code.
+        weights: what training begins from, as of ``dhrnet``.
 
     Source: Wang and Zhang, "Contextual instance decoupling for robust multi-person pose estimation", CVPR 2022.
     """
-    return DHRNet(keypoints, backbone, channels, dual_path=False, search=search)
+    return DHRNet(keypoints, backbone, channels, dual_path=False, search=search, weights=weights)
 
 
 class ImageStage(nn.Module):
