@@ -58,7 +58,7 @@ def load(folder: Path = FOLDER) -> Library:
     if not files:
         why = "TRIPTYCH_BUILD=none" if report.get("asked") == "none" else left_out
         reason = "the compiled kernels are not built" + (f" ({why})" if why else "")
-        return Library(None, reason=reason, fix=f"install a C++ compiler, then in a checkout: {BUILD}")
+        return Library(None, reason=reason, fix=f"in a checkout, where a C++ compiler is: {BUILD}")
     path = files[0]
     try:
         torch.ops.load_library(str(path))
