@@ -39,7 +39,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--detector", metavar="NAME", help="torchvision's name of the detector, if its file does not tell")
     p.add_argument(
-        "--box-score", type=float, default=BOX_SCORE, metavar="S", help="leave out boxes less sure (default: %(default)s)"
+        "--box-score",
+        type=float,
+        default=BOX_SCORE,
+        metavar="S",
+        help="leave out less sure boxes (default: %(default)s)",
     )
     return p
 

@@ -1,7 +1,7 @@
 """Where the people of a picture are: in boxes from a file, in the whole picture, or where a detector finds them.
 
-Each is a :data:`~vision.engine.task.Regions`: called with a picture and its name, it gives boxes (left, top, width, height,
-pixels) with scores.
+Each is a :data:`~vision.engine.task.Regions`: called with a picture and its name, it gives boxes (left, top, width and
+height in pixels) with scores.
 """
 
 import json
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.models import detection, get_model, list_models
 
 from vision.engine.checkpoint import read_weights
 from vision.engine.errors import CheckpointError, ConfigError, DataError, nearest
@@ -54,7 +53,7 @@ def regions_of(
     if suffix in (".pth", ".pt", ".safetensors"):
         return Detector(Path(given), model, least, device)
     raise ConfigError(
-        f"--boxes {given}: expected 'image', a .json file of boxes, or a .pth or .safetensors file of a detector's weights"
+        f"--boxes {given}: expected 'image', a .json file of boxes, or a .pth or .safetensors file of a detector"
     )
 
 
@@ -79,9 +78,9 @@ def number_in(name: str) -> int | None:
 class BoxesOfFile:
     """Boxes from a JSON file: COCO annotations, or rows of detections.
 
-    Rows are ``{"bbox": [x, y, w, h], "score": s, ...}`` with a ``file_name``, or an ``image_id``: then that of the image of
-    COCO annotations, or the number that a picture's name ends in. Rows of a category other than COCO's person and crowds
-    are passed over.
+    Rows are ``{"bbox": [x, y, w, h], "score": s}`` with a ``file_name``, or an ``image_id``: then that of the image
+    of COCO annotations, or the number that a picture's name ends in. Rows of a category other than COCO's person, and
+    crowds, are passed over.
 
     Args:
         path: the file.
@@ -162,6 +161,8 @@ class Detector:
     def __init__(
         self, weights: Path, model: str | None = None, least: float = BOX_SCORE, device: torch.device | None = None
     ) -> None:
+        from torchvision.models import detection, get_model, list_models  # slow to import, and few need it
+
         known = list_models(module=detection)
         name = model or max((n for n in known if weights.name.startswith(n)), key=len, default="")
         if name not in known:
@@ -174,7 +175,9 @@ class Detector:
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
-            raise CheckpointError(f"{weights}: not the weights of {name}: {str(error).splitlines()[1].strip()}") from error
+            raise CheckpointError(
+                f"{weights}: not the weights of {name}: {str(error).splitlines()[1].strip()}"
+            ) from error
         if name in UNSHIFTED and not any(key.endswith("num_batches_tracked") for key in state):
             for module in network.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
@@ -188,7 +191,9 @@ class Detector:
         (found,) = self.network([image])
         people = (found["labels"] == PERSON) & (found["scores"] >= self.least)
         boxes, scores = found["boxes"][people].tolist(), found["scores"][people].tolist()
-        return [((x, y, x1 - x, y1 - y), s) for (x, y, x1, y1), s in zip(boxes, scores, strict=True) if x1 > x and y1 > y]
+        return [
+            ((x, y, x1 - x, y1 - y), s) for (x, y, x1, y1), s in zip(boxes, scores, strict=True) if x1 > x and y1 > y
+        ]
 
 
 def numbers_of(files: list[Path], boxes: BoxesOfFile | None = None) -> dict[Path, int]:

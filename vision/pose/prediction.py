@@ -119,9 +119,7 @@ class Poses(Prediction):
         return {"id": self.id, "image_id": self.image_id, "people": people}
 
 
-def _moved(
-    keypoints: NDArray[Any], scale: float, corner: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def _moved(keypoints: NDArray[Any], scale: float, corner: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Joints in a picture that shows the part from ``corner`` (a pixel's centre) on, ``scale`` times as large."""
     moved = np.array(keypoints, dtype=np.float64)
     if corner is None:  # pixels repeated: the first pixel's centre moves to the middle of its copies

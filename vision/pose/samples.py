@@ -13,9 +13,7 @@ FLIPPED = TopDownAugmentation(half_body=0, shift_probability=0, scale_probabilit
 
 
 @register("sample_people")
-def sample_people(
-    input_size: tuple[int, int] = (192, 256), augmentation: TopDownAugmentation = FLIPPED
-) -> TopDownData:
+def sample_people(input_size: tuple[int, int] = (192, 256), augmentation: TopDownAugmentation = FLIPPED) -> TopDownData:
     """Crops of three people on free photographs, annotated by hand; judged on the same three.
 
     A figure on them says that targets, network, decoding and scoring agree, and nothing about other people.

@@ -27,6 +27,7 @@ from vision.pose.prediction import OnDemand, Poses
 
 log = logging.getLogger(__name__)
 
+
 @register("top_down_pose")
 class TopDown(Task):
     r"""Pose estimation of the one person in a box: targets, loss and decoding are a codec's, the rest a network's.
@@ -60,7 +61,9 @@ class TopDown(Task):
         super().__init__()
         self.data, self.network, self.flip_test, self.nms = data, network, flip_test, nms
         self.skeleton = data.skeleton
-        self.codec: Codec = build(codec or "udp_heatmap", "codec", input_size=data.input_size)
+        block = codec or {"type": "udp_heatmap"}
+        self.codec: Codec = build(block, "codec", input_size=data.input_size)
+        self._loss = str(block["type"])
         _require_same("keypoints", getattr(network, "keypoints", None), self.skeleton.count)
         _require_same("input_size", getattr(network, "input_size", None), data.input_size)
 
@@ -73,10 +76,10 @@ class TopDown(Task):
         targets = self.codec.encode(batch["keypoints"], batch["visible"])
         if not bool((targets["weight"] > 0).any()):
             log.warning(
-                "update %d: no joint of the batch is labelled and inside its crop, so that nothing is learnt from it: %s",
+                "update %d: nothing to learn from: no joint of the batch is labelled and inside its crop: %s",
                 context.step + 1, ", ".join(map(str, batch["id"][:8])),
             )  # fmt: skip
-        yield {type(self.codec).__name__.lower(): self.codec.loss(self.network(batch["image"]), targets)}
+        yield {self._loss: self.codec.loss(self.network(batch["image"]), targets)}
 
     def predict(self, batch: Batch) -> list[Poses]:
         images = batch["image"]
@@ -120,7 +123,7 @@ class TopDown(Task):
         return OnDemand(read, len(batch["file"]))
 
     def truths(self, batch: Batch) -> list[NDArray[np.float32]]:
-        """The labelled joints of each sample, ``[1, K, 3]``, pixels of the image; none where a detector gave the box."""
+        """The labelled joints of each sample, ``[1, K, 3]``, pixels of the image; all 0 in a detector's box."""
         if "keypoints" not in batch:
             return []
         placed = to_image(batch["keypoints"], batch["center"], batch["scale"], self.data.input_size)
@@ -166,9 +169,9 @@ def _array(values: Any) -> NDArray[np.float32]:
 
 def _require_same(field: str, given: Any, wanted: Any) -> None:
     if given is not None and _plain(given) != _plain(wanted):
-        written = str(_plain(wanted)).replace(" ", "").replace("(", "[").replace(")", "]")
+        given, wanted = (str(_plain(v)).replace(" ", "").replace("(", "[").replace(")", "]") for v in (given, wanted))
         raise ConfigError(
-            f"task.network has {field} {_plain(given)} and the data {_plain(wanted)}; set task.network.{field}={written}"
+            f"task.network is for {field} {given}, and the data has {wanted}; set task.network.{field}={wanted}"
         )
 
 
