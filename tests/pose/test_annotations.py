@@ -168,6 +168,14 @@ def test_ochumans_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [len(read_pose_set("ochuman", tmp_path, split).images) for split in ("val", "test")] == [2, 1]
     with pytest.raises(DataError, match="expected val, test or all"):
         read_pose_set("ochuman", tmp_path, "train")
+    broken = ochuman_document()
+    del broken["images"][1]["width"]
+    dumped(tmp_path / "ochuman.json", broken)
+    with pytest.raises(DataError, match=r"image 0001 is broken \(KeyError\('width'\)\)"):
+        read_pose_set("ochuman", tmp_path, "all")
+    dumped(tmp_path / "ochuman.json", {"images": []})
+    with pytest.raises(DataError, match="is not OCHuman's own file"):
+        read_pose_set("ochuman", tmp_path, "all")
 
 
 def test_ochumans_coco_files(tmp_path: Path) -> None:
@@ -253,6 +261,23 @@ def test_the_official_file_says_what_the_json_says(tmp_path: Path) -> None:
         assert one.box == other.box and np.allclose(one.keypoints, other.keypoints) and other.extra["head"] == 30
     with pytest.raises(DataError, match="joints of the split 'train' alone"):
         read_pose_set("mpii", tmp_path / "mat", "valid")
+
+
+def test_mpii_records_that_cannot_be_used(tmp_path: Path) -> None:
+    rows = mpii_rows(5)
+    rows[1]["joints"] = rows[1]["joints"][:14]
+    rows[2]["joints"] = [[1, 2], [3]]
+    del rows[3]["scale"]
+    dumped(tmp_path / "annot/train.json", rows)
+    read = read_pose_set("mpii", tmp_path, "train")
+    assert [(p.kind, p.where.split(" of")[0]) for p in read.problems] == [
+        ("wrong joint count", "person 1"), ("wrong joint count", "person 2"), ("broken record", "person 3"),
+    ]  # fmt: skip
+    assert len(read.people) == 2
+    for content, told in (([{"image": "a.jpg", "center": [1, 2], "scale": 1}], "has joints"), ({}, "list of persons")):
+        dumped(tmp_path / "annot/test.json", content)
+        with pytest.raises(DataError, match=told):
+            read_pose_set("mpii", tmp_path, "test")
 
 
 # files that are not what they should be

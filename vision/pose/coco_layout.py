@@ -194,9 +194,9 @@ class _Reader:
             box = (math.nan, math.nan, math.nan, math.nan)
         keypoints = self.joints(row.get("keypoints"), where, image, key)
         crowd = bool(row.get("iscrowd", 0))
-        extra = {name: row[source] for name, source in (("category", "category_id"),) if source in row}
+        extra = {"category": row["category_id"]} if "category_id" in row else {}
         area = row.get("area")
-        if not _is_number(area):
+        if not isinstance(area, int | float):
             self.problem("area estimated", where, f"{CROWDPOSE_AREA} of its box", image, key)
             area = CROWDPOSE_AREA * box[2] * box[3]
         made = Instance(key, image, box, keypoints, float(area), crowd, extra)

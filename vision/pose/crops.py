@@ -142,12 +142,9 @@ def to_image(keypoints: Points, centre: Points, sides: Points, size: Size) -> Po
         The same shape, pixels of the images.
     """
     factors = sides / _like(sides, (size[0] - 1, size[1] - 1))
-    placed = keypoints[..., :2] * factors[:, None] + (centre - sides / 2)[:, None]
-    if keypoints.shape[-1] == 2:
-        return placed
-    if isinstance(placed, Tensor):
-        return torch.cat([placed, keypoints[..., 2:]], dim=-1)
-    return np.concatenate([placed, keypoints[..., 2:]], axis=-1)
+    back = torch.clone(keypoints) if isinstance(keypoints, Tensor) else keypoints.copy()
+    back[..., :2] = keypoints[..., :2] * factors[:, None] + (centre - sides / 2)[:, None]
+    return back
 
 
 def _like(values: Points, numbers: tuple[int, int]) -> Points:

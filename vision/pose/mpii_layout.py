@@ -45,12 +45,13 @@ def read_mpii(root: Path, split: str, skeleton: Skeleton) -> PoseSet:
 
 def _read_json(path: Path, folder: Path, skeleton: Skeleton) -> PoseSet:
     rows = read_json(path)
-    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: expected a list of persons with image, center, scale, joints and joints_vis")
     if not any(row.get("joints") for row in rows):
         raise DataError(f"{path}: none of its {len(rows)} persons has joints; give a split that has, such as train")
     heads = _heads(path, len(rows))
-    found, images = PoseSet(skeleton, {}, {}, path), {}
+    found = PoseSet(skeleton, {}, {}, path)
+    images: dict[str, int] = {}
     for number, row in enumerate(rows):
         where = f"person {number}"
         try:
@@ -85,8 +86,8 @@ def _joints(found: PoseSet, row: dict[str, Any], where: str, image: int, number:
     count = found.skeleton.count
     if not joints:
         return None
-    if np.shape(joints) != (count, 2) or np.shape(seen) != (count,):
-        detail = f"joints of shape {list(np.shape(joints))}, expected {[count, 2]} and joints_vis {[count]}"
+    if _shape(joints) != (count, 2) or _shape(seen) != (count,):
+        detail = f"joints of shape {_shape(joints)}, expected {(count, 2)}; joints_vis {_shape(seen)}, expected {count}"
         found.problems.append(Problem("wrong joint count", where, detail, image, number))
         return None
     keypoints = np.zeros((count, 3), dtype=np.float32)
@@ -94,6 +95,14 @@ def _joints(found: PoseSet, row: dict[str, Any], where: str, image: int, number:
     keypoints[:, 2] = 2.0 * (np.asarray(seen) > 0)
     keypoints[keypoints[:, 2] == 0] = 0
     return keypoints
+
+
+def _shape(numbers: Any) -> tuple[int, ...] | None:
+    """The shape of nested lists of numbers, None where they are something else."""
+    try:
+        return np.asarray(numbers, dtype=np.float64).shape
+    except (TypeError, ValueError):
+        return None
 
 
 def _heads(path: Path, people: int) -> NDArray[np.float64] | None:

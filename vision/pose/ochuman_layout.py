@@ -46,18 +46,23 @@ def read_own(path: Path, folder: Path, split: str, skeleton: Skeleton) -> PoseSe
         names = list(document["keypoint_names"])
         order = [names.index(joint) for joint in skeleton.joints]
         images = sorted(document["images"], key=lambda image: image["image_id"])
+        complete = [(i, [p for p in i["annotations"] if p["keypoints"] and p["segms"]]) for i in images]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: is not OCHuman's own file for the skeleton '{skeleton.name}' ({error})") from error
-    complete = [(i, [p for p in i["annotations"] if p["keypoints"] and p["segms"]]) for i in images]
     complete = [(image, people) for image, people in complete if people]
     parts = {"val": slice(0, VALIDATION_IMAGES), "test": slice(VALIDATION_IMAGES, None), "all": slice(None)}
     found, number = PoseSet(skeleton, {}, {}, path), 0
     for key, (image, people) in enumerate(complete[parts[split]], start=1):
-        record = ImageRecord(key, folder / image["file_name"], int(image["width"]), int(image["height"]))
-        found.images[key], found.instances[key] = record, []
-        for person in people:
-            number += 1
-            _add(found, key, number, person, order, len(names))
+        try:
+            found.images[key] = ImageRecord(key, folder / image["file_name"], int(image["width"]), int(image["height"]))
+            found.instances[key] = []
+            for person in people:
+                number += 1
+                _add(found, key, number, person, order, len(names))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: the record of image {image['image_id']} is broken ({error!r}); mend it"
+            ) from error
     if not found.images:
         raise DataError(f"{path}: holds nobody with joints and a mask in the split '{split}'")
     return found
