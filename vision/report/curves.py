@@ -1,6 +1,6 @@
 """Charts of runs over time, and of the curves their results hold: of one run, or of several laid over each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vision.report.charts import TONES, Chart, Series, line_chart, smoothed
@@ -24,11 +24,33 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
     for key, title in TRAINING:
         charts += _over_steps(title, toned, [[line.get(key) for line in run.train_lines] for run, _, _ in toned])
     logged = dict.fromkeys(name for run, _, _ in toned for line in run.train_lines for name in _parts(line))
-    for name in logged:
-        if name.startswith("_"):
+    for family, names in _families(logged).items():
+        if len(runs) == 1 and len(names) > 1:
+            charts.append(_together(runs[0], family, names))
+            continue
+        for name in names:
             values = [[_parts(line).get(name) for line in run.train_lines] for run, _, _ in toned]
             charts += _over_steps(f"{name[1:]} (training)", toned, values)
     return charts
+
+
+def _families(logged: Iterable[str]) -> dict[str, list[str]]:
+    """Names that are noted and no part of the loss, by what stands before a slash: ``_leak/conv1``, ``_leak/conv2``."""
+    found: dict[str, list[str]] = {}
+    for name in logged:
+        if name.startswith("_"):
+            found.setdefault(name[1:].partition("/")[0], []).append(name)
+    return found
+
+
+def _together(run: Run, family: str, names: Sequence[str]) -> Chart:
+    """A family of noted values of one run in one chart."""
+    lines = run.train_lines
+    series = [
+        Series(name.partition("/")[2] or name[1:], _steps(lines), [_parts(line).get(name) for line in lines], tone)
+        for tone, name in enumerate(names)
+    ]
+    return line_chart(f"{family} (training)", series, "step")
 
 
 def _parts(line: dict[str, Any]) -> dict[str, float | None]:

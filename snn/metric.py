@@ -1,0 +1,170 @@
+"""Scores of a spiking classifier: accuracy over time steps, how it fires, and what work it does."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snn.energy import energy_card, energy_nj
+from snn.raster import beside, raster_picture
+from vision.classification import metrics
+from vision.classification.task import Scores
+from vision.engine.task import Batch, Metric, Picture
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What all samples of an evaluation share.
+
+    Attributes:
+        neurons: of each spiking layer, how many.
+        thresholds: of each, the mean over its neurons.
+        leaks: of each.
+        macs: of each synapse, one dense pass, padding left out.
+        analogue: of each, whether its input is real-valued.
+    """
+
+    neurons: dict[str, int]
+    thresholds: dict[str, float]
+    leaks: dict[str, float]
+    macs: dict[str, int]
+    analogue: dict[str, bool]
+
+
+@dataclass
+class SpikeScores(Scores):
+    """What a spiking classifier says of a sample, and how it came to it.
+
+    Attributes:
+        answers: the class after each time step.
+        decided: the first step from which the answer no longer changes, from 1.
+        firing_rate: spikes a neuron and step, over all neurons.
+        operations: synaptic operations of each layer; not written to files.
+        rates: spikes a neuron and step of each layer; not written.
+        rasters: spikes of some neurons of each layer, ``[T, K]``; not written.
+        by_step: the class number after each step; not written.
+        layers: what the network is; not written.
+    """
+
+    answers: list[str] = field(default_factory=list)
+    decided: int = 0
+    firing_rate: float = 0.0
+    operations: dict[str, float] = field(default_factory=dict, repr=False)
+    rates: dict[str, float] = field(default_factory=dict, repr=False)
+    rasters: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    by_step: list[int] = field(default_factory=list, repr=False)
+    layers: Layers | None = field(default=None, repr=False)
+
+    def draw(self, image: Picture, truth: Any = None) -> Picture:
+        """The input with the label on it, and the raster of every layer beside."""
+        labelled = super().draw(image, truth)
+        return beside(labelled, raster_picture(self.rasters)) if self.rasters else labelled
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {
+            "answers": self.answers,
+            "decided": self.decided,
+            "firing_rate": round(self.firing_rate, 6),
+        }
+
+
+def first_settled(by_step: list[int]) -> int:
+    """The first step, from 1, from which the answer no longer changes.
+
+    Example:
+        >>> first_settled([3, 1, 7, 7]), first_settled([2, 2])
+        (3, 1)
+    """
+    last = len(by_step)
+    while last > 1 and by_step[last - 2] == by_step[-1]:
+        last -= 1
+    return last
+
+
+@dataclass(frozen=True)
+class _Record:
+    logits: NDArray[np.float32]
+    label: int
+    by_step: tuple[int, ...]
+    rates: tuple[float, ...]
+    operations: tuple[float, ...]
+    layers: Layers
+
+
+class SpikingMetric(Metric):
+    """Accuracy, the step answers settle at, firing rate, synaptic operations and energy, with tables by layer and step.
+
+    Args:
+        classes: their names.
+    """
+
+    primary = "accuracy"
+    others: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("decided", "firing_rate", "synaptic_operations", "energy_nj"), "min"
+    )
+
+    def __init__(self, classes: list[str]) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def measure(self, prediction: SpikeScores, batch: Batch, position: int) -> _Record:
+        assert prediction.layers is not None
+        return _Record(
+            prediction.logits, int(batch["label"][position]), tuple(prediction.by_step),
+            tuple(prediction.rates.values()), tuple(prediction.operations.values()), prediction.layers,
+        )  # fmt: skip
+
+    def score(self, records: list[_Record]) -> dict[str, float]:
+        layers, steps = records[0].layers, len(records[0].by_step)
+        sizes = np.array(list(layers.neurons.values()), float)
+        rates = np.mean([r.rates for r in records], axis=0)
+        return {
+            "accuracy": float(np.mean([r.by_step[-1] == r.label for r in records])),
+            "decided": float(np.mean([first_settled(list(r.by_step)) for r in records])),
+            "firing_rate": float((rates * sizes).sum() / sizes.sum()),
+            "synaptic_operations": float(np.mean([sum(r.operations) for r in records])),
+            "energy_nj": energy_nj(self._operations(records), layers.analogue, float(sizes.sum()) * steps),
+        }
+
+    def tables(self, records: list[_Record]) -> dict[str, Any]:
+        layers, steps = records[0].layers, len(records[0].by_step)
+        right = np.array([[answer == r.label for answer in r.by_step] for r in records])
+        rates = np.mean([r.rates for r in records], axis=0)
+        rows = [
+            [name, float(rate), layers.thresholds[name], layers.leaks[name], layers.neurons[name]]
+            for name, rate in zip(layers.neurons, rates, strict=True)
+        ]
+        updates = float(sum(layers.neurons.values())) * steps
+        found: dict[str, Any] = {
+            "early_exit": {
+                "type": "curve",
+                "title": "Accuracy over time steps",
+                "x_label": "time steps",
+                "y_label": "accuracy",
+                "x": list(range(1, steps + 1)),
+                "y": right.mean(axis=0).tolist(),
+            },
+            "layers": {
+                "type": "bins",
+                "title": "Layers: spikes a neuron and step, mean threshold, leak",
+                "columns": ["layer", "firing rate", "threshold", "leak", "neurons"],
+                "rows": rows,
+            },
+            "energy": energy_card(self._operations(records), layers.analogue, layers.macs, updates),
+        }
+        if len(self.classes) <= 100:
+            logits = np.stack([r.logits for r in records])
+            matrix = metrics.confusion_matrix(logits, np.array([r.label for r in records], dtype=np.int64))
+            found["confusion"] = {
+                "type": "matrix",
+                "title": "Confusion (rows: true class, columns: predicted)",
+                "labels": self.classes,
+                "values": matrix.tolist(),
+            }
+        return found
+
+    @staticmethod
+    def _operations(records: list[_Record]) -> dict[str, float]:
+        means = np.mean([r.operations for r in records], axis=0)
+        return dict(zip(records[0].layers.macs, means.tolist(), strict=True))

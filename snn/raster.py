@@ -1,0 +1,62 @@
+"""Spike rasters as pictures: a block of rows for each layer, a column for each time step."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vision.engine.task import Picture
+
+INK, PAPER, FAINT = (36, 62, 120), (255, 255, 255), (238, 240, 244)
+TALL, WIDE, NAMES, GAP = 300, 220, 92, 5
+"""Pixels: of all rows, of all columns, of the names, between layers."""
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 10)
+
+
+def raster_picture(rasters: Mapping[str, NDArray[np.uint8]]) -> Picture:
+    """The spikes of some neurons of each layer.
+
+    Args:
+        rasters: by the layer's name, 0 and 1, shape ``[T, K]`` with the same T.
+
+    Returns:
+        Layers from the top down, the first one first; time from left to right.
+
+    Raises:
+        ValueError: no layers, or different numbers of steps.
+    """
+    steps = {len(raster) for raster in rasters.values()}
+    if len(steps) != 1:
+        raise ValueError(f"rasters of {sorted(steps)} time steps; expected at least one layer, all of the same T")
+    rows = sum(raster.shape[1] for raster in rasters.values())
+    cell = max(2, min(8, TALL // max(rows, 1))), max(2, min(24, WIDE // max(steps)))
+    height = rows * cell[0] + GAP * (len(rasters) + 1)
+    canvas = Image.new("RGB", (NAMES + max(steps) * cell[1] + GAP, max(height, 12)), PAPER)
+    pen, top = ImageDraw.Draw(canvas), GAP
+    for name, raster in rasters.items():
+        block = np.where(raster.T[:, :, None] > 0, np.array(INK), np.array(FAINT)).astype(np.uint8)
+        block = np.kron(block, np.ones((*cell, 1), dtype=np.uint8))
+        canvas.paste(Image.fromarray(block), (NAMES, top))
+        middle = top + block.shape[0] // 2
+        pen.text((NAMES - 6, middle), _short(name), fill=INK, font=_font(), anchor="rm")
+        top += block.shape[0] + GAP
+    return np.array(canvas)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"…{name[-13:]}"
+
+
+def beside(left: Picture, right: Picture) -> Picture:
+    """Two pictures in a row, the top edges level, on white."""
+    height = max(len(left), len(right))
+    padded = [np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255) for p in (left, right)]
+    return np.concatenate(padded, axis=1)
