@@ -147,7 +147,7 @@ def test_weight_decay_leaves_out_what_it_would_harm() -> None:
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        ({"keypoints": 16, "input_size": [32, 48]}, "for keypoints 16, and the data has 17; set task.network.keypoints=17"),
+        ({"keypoints": 16, "input_size": [32, 48]}, "keypoints 16, and the data has 17; set task.network.keypoints=17"),
         ({"input_size": [64, 64]}, r"for input_size \[64,64\], and the data has \[32,48\]"),
     ],
 )  # fmt: skip

@@ -112,7 +112,7 @@ class Poses(Prediction):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        people = self.results()
+        people = [{key: row[key] for key in ("keypoints", "score")} for row in self.results()]
         for position, (box, score) in enumerate(zip(self.boxes, self.box_scores, strict=True)):
             people[position]["box"] = [round(float(v), 3) for v in box]
             people[position]["box_score"] = round(float(score), 6)
