@@ -79,17 +79,17 @@ def oks_matrix(found: Array, truth: Array, boxes: Array, areas: Array, sigmas: S
     Returns:
         Shape ``[D, G]``.
     """
-    constants = np.asarray(sigmas, dtype=np.float64)
-    result = np.empty((len(found), len(truth)))
+    near = joint_similarity(found[:, None], truth[..., :2], areas, sigmas)
+    result = np.empty(near.shape[:2])
     for column, (joints, box, area) in enumerate(zip(truth, boxes, areas, strict=True)):
-        labelled = np.flatnonzero(joints[:, 2] > 0)
-        if len(labelled):
-            near = joint_similarity(np.take(found, labelled, 1), joints[labelled, :2], area, constants[labelled])
+        labelled = joints[:, 2] > 0
+        if labelled.any():  # what does not count is taken out before the sum, whose rounding depends on its length
+            counted = near[:, column] if labelled.all() else np.compress(labelled, near[:, column], 1)
         else:
             low, high = box[:2] - box[2:], box[:2] + 2 * box[2:]
             outside = np.maximum(low - found, 0) + np.maximum(found - high, 0)
-            near = joint_similarity(outside, np.zeros(2), area, constants)
-        result[:, column] = near.sum(1) / near.shape[1]
+            counted = joint_similarity(outside, np.zeros(2), area, sigmas)
+        result[:, column] = counted.sum(1) / counted.shape[1]
     return result
 
 
