@@ -53,7 +53,7 @@ def _initialise(layers: nn.Module) -> None:
 
 
 class Doubling(nn.Module):
-    """Transposed convolution 4x4 of stride 2 without bias, batch norm, ReLU: ``[N, C, h, w] -> [N, outputs, 2h, 2w]``."""
+    """Transposed convolution 4x4 of stride 2 (no bias), batch norm, ReLU: ``[N, C, h, w] -> [N, outputs, 2h, 2w]``."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Doubling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Twice the size."""
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)), inplace=not torch.is_grad_enabled())
 
     def deploy(self) -> None:
         """Folds the batch norm into the transposed convolution."""

@@ -2,9 +2,9 @@
 
 An independent implementation of the design as its abstract describes it; the paper's body was not available to us.
 
-Published: one crop a person; a stem of one convolution with kernel 7 and two depth-wise ones with kernel 3, whose output
-has half the crop's size; three stages, each a contextual modelling module (CMM: depth-wise convolutions between patches,
-linear layers within each) and several SS2D blocks; a simple decoder; a variant called L.
+Published: one crop a person; a stem of one convolution with kernel 7 and two depth-wise ones with kernel 3, whose
+output has half the crop's size; three stages, each a contextual modelling module (CMM: depth-wise convolutions between
+patches, linear layers within each) and several SS2D blocks; a simple decoder; a variant called L.
 
 From VMamba's released code, exactly: the SS2D block (:mod:`vision.pose.ss2d`).
 
@@ -40,11 +40,11 @@ def _depth_wise(channels: int, kernel: int, bias: bool = False) -> nn.Conv2d:
 
 
 class Stem(nn.Module):
-    """Convolution 7x7 of stride 2, then two depth-wise ones 3x3 with shortcuts: ``[N, 3, H, W]`` to half the size.
+    r"""Convolution 7x7 of stride 2, then two depth-wise ones 3x3 with shortcuts: ``[N, 3, H, W]`` to half the size.
 
     .. math::
-        x_0 &= \\mathrm{GELU}(\\mathrm{BN}(\\mathrm{conv}_{7 \\times 7}(x))) \\\\
-        x_{i} &= x_{i-1} + \\mathrm{GELU}(\\mathrm{BN}(\\mathrm{DW}_{3 \\times 3}(x_{i-1}))), \\qquad i = 1, 2
+        x_0 &= \mathrm{GELU}(\mathrm{BN}(\mathrm{conv}_{7 \times 7}(x))) \\
+        x_{i} &= x_{i-1} + \mathrm{GELU}(\mathrm{BN}(\mathrm{DW}_{3 \times 3}(x_{i-1}))), \qquad i = 1, 2
 
     It has ``171 d`` parameters for ``d`` output and 3 image channels.
 
@@ -99,10 +99,7 @@ class CMM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, H, W, C]`` to the same shape."""
         image = nchw(x)
-        if self.between is None:
-            u = nhwc(image + self.near(image) + self.far(image))
-        else:
-            u = nhwc(self.between(image))
+        u = nhwc(image + self.near(image) + self.far(image) if self.between is None else self.between(image))
         return u + self.reduce(F.gelu(self.expand(self.norm(u))))
 
     def deploy(self) -> None:
@@ -324,7 +321,7 @@ def mamkpd_l(
     in_channels: int = 3,
     weights: str | None = None,
 ) -> MamKPD:
-    """MamKPD-L: 13,188,609 parameters and 4.537 GMAC at 192x256 with 17 keypoints; the name is published, not the size."""
+    """MamKPD-L: 13,188,609 parameters and 4.537 GMAC at 192x256 with 17 keypoints; only the name is published."""
     options = (keypoints, input_size, decoder, state_size, ratio, gate, mlp_ratio, drop_path, in_channels, weights)
     return MamKPD(48, (96, 192, 384), (2, 2, 7), 256, *options)
 

@@ -97,11 +97,13 @@ class SS2D(nn.Module):
         _, height, width, _ = x.shape
         # Two products instead of one that is cut: what follows then reads and writes contiguous memory.
         u = F.linear(x, self.in_proj.weight[: self.inner])
-        u = F.silu(self.conv2d(u.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        in_place = not torch.is_grad_enabled()  # memory that is at hand already is the fastest to write to
+        u = F.silu(self.conv2d(u.permute(0, 3, 1, 2)), inplace=in_place).permute(0, 2, 3, 1)
         y = self.scan(u.flatten(1, 2), height, width)
         y = self.out_norm(y).unflatten(1, (height, width))
         if self.gate:
-            y = y * F.silu(F.linear(x, self.in_proj.weight[self.inner :]))
+            z = F.silu(F.linear(x, self.in_proj.weight[self.inner :]), inplace=in_place)
+            y = z.mul_(y) if in_place and z.dtype == y.dtype else y * z
         return self.out_proj(y)
 
     def scan(self, u: Tensor, height: int, width: int) -> Tensor:

@@ -83,7 +83,8 @@ def transfer_weights(network: nn.Module, path: str | Path) -> Transfer:
         within = {name: value for name, value in held.items() if not name.startswith(DECODER)}
         found = differences({name: value for name, value in own.items() if not name.startswith(DECODER)}, within)
         raise CheckpointError(
-            f"{file.path}: its encoder is not that of this {type(network).__name__}: {found}; only the decoder may differ"
+            f"{file.path}: its encoder is not that of this {type(network).__name__}: {found}; "
+            "only the decoder may differ"
         )
     network.load_state_dict({**own, **fitting})
     return Transfer(
