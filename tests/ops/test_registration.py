@@ -316,6 +316,13 @@ def test_vmap_is_refused_with_the_way_out(operators: Any) -> None:
         torch.vmap(lambda x: operators.ss2d(x, *tensors[1:], 5, 14))(torch.ones(3, 2, LENGTH, 8))
 
 
+@pytest.mark.skipif("cpu" not in LIBRARY.devices, reason="no compiled kernels")
+def test_vmap_over_the_front_is_refused_too() -> None:
+    p = small()
+    with pytest.raises(ScanError, match="cannot run under vmap"):
+        torch.vmap(lambda u: selective_scan(**p | {"u": u}))(torch.stack([p["u"], p["u"]]))  # type: ignore[arg-type]
+
+
 def test_the_reference_runs_under_vmap() -> None:
     p = small()
     several = torch.stack([p["u"], 2 * p["u"]])

@@ -110,6 +110,17 @@ def test_turning_the_image_swaps_the_directions(way: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
+def test_one_pixel_and_none(way: dict[str, Any]) -> None:
+    """One pixel is visited four times from a state of zero: a product of its own numbers."""
+    p = image(2, 1, 1, 8, 2, 3)
+    step = torch.nn.functional.softplus(torch.einsum("nlkr,kdr->nlkd", p["dts"], p["dt_weight"]) + p["dt_bias"])
+    seen = step * (p["B"] * p["C"]).sum(-1, keepdim=True) + p["D"]
+    torch.testing.assert_close(ss2d(**p, **way), p["x"] * seen.sum(2), rtol=1e-5, atol=1e-5)
+    none = p | {name: p[name][:, :0] for name in ("x", "dts", "B", "C")} | {"height": 0}
+    assert ss2d(**none, **way).shape == (2, 0, 8)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
 def test_empty_batch_and_float64(way: dict[str, Any]) -> None:
     p = image(2, 5, 6, 8, 2, 3)
     none = p | {name: p[name][:0] for name in ("x", "dts", "B", "C")}

@@ -1,5 +1,7 @@
 """What is wrong with the arguments of a scan, all of it in one message."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,19 +18,25 @@ Shape = tuple[int | str, ...]  # a letter stands for any size
 class _Findings:
     """Collects mistakes among the arguments of one call; ``first`` is that whose dtype and device the others share."""
 
-    def __init__(self, caller: str, tensors: dict[str, Tensor | None], first: str) -> None:
+    def __init__(self, caller: str, tensors: dict[str, Any], first: str) -> None:
         self.caller = caller
-        self.tensors = tensors
+        self.tensors: dict[str, Tensor | None] = tensors
         self.first = first
-        strange = [f"{n} is a {type(t).__name__}, expected a tensor" for n, t in tensors.items() if not _is_tensor(t)]
-        self.mistakes = strange
+        self.mistakes: list[str] = []
+        for name, t in tensors.items():
+            if t is not None and not isinstance(t, Tensor):
+                self.mistakes.append(f"{name} is a {type(t).__name__}, expected a tensor")
         self.refuse()  # nothing more can be asked of what is no tensor
 
     def shape(self, name: str, *expected: Shape) -> bool:
         """Whether a tensor has one of the shapes expected, or is absent."""
         t = self.tensors[name]
-        if t is None or any(_fits(t, shape) for shape in expected):
+        if t is None:
             return True
+        sizes = t.shape
+        for shape in expected:
+            if _fits(sizes, shape):
+                return True
         wanted = " or ".join(f"[{', '.join(map(str, shape))}]" for shape in expected)
         self.mistakes.append(f"{name} has shape {list(t.shape)}, expected {wanted}")
         return False
@@ -78,14 +86,14 @@ class _Findings:
         return t
 
 
-def _is_tensor(t: object) -> bool:
-    return t is None or isinstance(t, Tensor)
-
-
-def _fits(t: Tensor, shape: Shape) -> bool:
-    if t.ndim != len(shape):
+def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
+    """Called for every tensor of every scan, hence the loop."""
+    if len(sizes) != len(shape):
         return False
-    return all(isinstance(want, str) or have == want for have, want in zip(t.shape, shape, strict=True))
+    for have, want in zip(sizes, shape, strict=True):  # noqa: SIM110
+        if not isinstance(want, str) and have != want:
+            return False
+    return True
 
 
 def _word(dtype: torch.dtype) -> str:

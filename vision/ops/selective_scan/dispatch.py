@@ -130,13 +130,13 @@ def _operate(
     inputs = (
         _by_lines(u),
         _by_lines(delta),
-        _parameter(A, precision),
+        parameter(A, precision),
         B,
         C,
-        _parameter(D, precision),
+        None if D is None else parameter(D, precision),
         _by_lines(z),
-        _parameter(delta_bias, precision),
-        _parameter(initial_state, precision),
+        None if delta_bias is None else parameter(delta_bias, precision),
+        None if initial_state is None else parameter(initial_state, precision),
     )
     if wants_gradient(*inputs):
         y, last_state, _ = operators.selective_scan_fwd(*inputs, delta_softplus)
@@ -145,8 +145,9 @@ def _operate(
     return y, last_state
 
 
-def _parameter(t: Tensor | None, precision: torch.dtype) -> Tensor | None:
-    return None if t is None else t.to(precision).contiguous()
+def parameter(t: Tensor, precision: torch.dtype) -> Tensor:
+    """A parameter as kernels take it; as it is when it is so already, which is the cheapest."""
+    return t if t.dtype == precision and t.is_contiguous() else t.to(precision).contiguous()
 
 
 def _by_lines(t: Tensor | None) -> Tensor | None:

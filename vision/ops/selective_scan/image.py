@@ -8,7 +8,7 @@ from torch import Tensor
 from vision.ops.cross_scan import cross_merge, cross_order, cross_scan
 from vision.ops.selective_scan import backends, lowering, reference
 from vision.ops.selective_scan.checks import check_ss2d
-from vision.ops.selective_scan.dispatch import operators_of, scan, wants_gradient, widest
+from vision.ops.selective_scan.dispatch import operators_of, parameter, scan, wants_gradient, widest
 from vision.ops.selective_scan.errors import BackendError
 
 
@@ -99,16 +99,19 @@ def _fused(
 ) -> Tensor:
     operators = operators_of(path)
     precision = torch.promote_types(x.dtype, torch.float32)
-    nothing = A.new_zeros(A.shape[:2], dtype=precision)
+
+    def weights(t: Tensor | None) -> Tensor:
+        return A.new_zeros(A.shape[:2], dtype=precision) if t is None else parameter(t, precision)
+
     inputs = (
         x.contiguous(),
         dts,
-        dt_weight.to(precision).contiguous(),
-        nothing if dt_bias is None else dt_bias.to(precision).contiguous(),
-        A.to(precision).contiguous(),
+        parameter(dt_weight, precision),
+        weights(dt_bias),
+        parameter(A, precision),
         B,
         C,
-        nothing if D is None else D.to(precision).contiguous(),
+        weights(D),
     )
     if wants_gradient(*inputs):
         y, _ = operators.ss2d_fwd(*inputs, height, width)

@@ -39,7 +39,7 @@ class onnx_form:
         ScanError: an unknown form, or a chunk of less than one step.
 
     Example:
-        >>> import torch
+        >>> from vision.ops.selective_scan import selective_scan
         >>> ones = torch.ones(1, 1, 4)
         >>> with onnx_form("chunked", chunk=2):
         ...     selective_scan(ones, ones, A=torch.zeros(1, 1), B=ones, C=ones)
