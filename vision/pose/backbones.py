@@ -148,8 +148,9 @@ class TimmPose(PoseNetwork):
         backbone_weights: str | None,
         weights: str | None,
     ) -> None:
-        padded = tuple(-(-side // backbone.whole) * backbone.whole for side in input_size)
-        head = build_decoder(decoder, backbone.channels, backbone.stride, keypoints, (padded[0], padded[1]), hidden)
+        width, height = (-(-side // backbone.whole) * backbone.whole // backbone.stride for side in input_size)
+        size = (width, height)  # of the features, since sides are padded
+        head = build_decoder(decoder, backbone.channels, backbone.stride, keypoints, input_size, hidden, size)
         super().__init__(head, input_size, in_channels, weights)
         self.backbone = backbone
         self.pretrained, self.backbone_weights = pretrained, backbone_weights

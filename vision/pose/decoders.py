@@ -226,7 +226,13 @@ class SimCCDecoder(Decoder):
 
 
 def build_decoder(
-    kind: DecoderName, channels: int, stride: int, keypoints: int, input_size: tuple[int, int], hidden: int = 256
+    kind: DecoderName,
+    channels: int,
+    stride: int,
+    keypoints: int,
+    input_size: tuple[int, int],
+    hidden: int = 256,
+    size: tuple[int, int] | None = None,
 ) -> Decoder:
     """A decoder by its name.
 
@@ -237,6 +243,7 @@ def build_decoder(
         keypoints: K.
         input_size: W, H of a crop in pixels; only ``simcc`` depends on it.
         hidden: channels of the ``deconv`` decoder's doublings.
+        size: w, h of the features of such a crop; without it every started cell counts.
 
     Raises:
         ConfigError: an unknown name, no keypoint, or a stride that has no decoder.
@@ -248,6 +255,6 @@ def build_decoder(
     if kind == "simple":
         return SimpleDecoder(channels, stride, keypoints)
     if kind == "simcc":
-        width, height = (-(-side // stride) for side in input_size)
+        width, height = size or (-(-side // stride) for side in input_size)
         return SimCCDecoder(channels, (width, height), keypoints, input_size)
     raise ConfigError(f"decoder: got {kind!r}, expected 'deconv', 'simple' or 'simcc'")
