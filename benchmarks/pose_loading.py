@@ -8,6 +8,7 @@ whatever else the machine does falls on both; what counts is the median over rou
 
 import argparse
 import datetime
+import os
 import statistics
 import sys
 import time
@@ -111,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_args(argv)
     torch.set_num_threads(1)
+    busy = os.getloadavg()[0]
     data = TopDownData(root=arguments.root, test_split=None)
     training = data.train()
     assert isinstance(training, TopDownCrops)
@@ -133,7 +135,8 @@ def main(argv: list[str] | None = None) -> int:
         "unit": "people a second",
         "better": "higher",
         "note": f"Crops of 192x256 from COCO photographs, in batches of {BATCH}; medians over rounds of "
-        f"{arguments.people} people, taken in turn, with the start of the workers. Files come from the page cache.",
+        f"{arguments.people} people, taken in turn, with the start of the workers. Files come from the page cache. "
+        f"Processes that were running already: {busy:.1f} on average.",
         "rows": [
             compare(what, against, clock, (rounds[ours], rounds[theirs]), arguments.people, arguments.seconds)
             for what, against, clock, ours, theirs in cases
