@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds its siblings by the name tests use
 
 from benchmarks.collect import read_results
-from benchmarks.figures import Documents, table
+from benchmarks.figures import NONE, Documents, parameters, published_for, table
 from benchmarks.infrared_sections import ablation_in_short
 from benchmarks.performance_page import performance_page, speed_in_short
 from benchmarks.results_page import readme_block, results_page
@@ -36,7 +36,8 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
      "works: digits, CIFAR-10/100, image folders; CIFAR ResNets, PreActResNet, WideResNet, every timm model"),
     ("TBC-Net, infrared small targets", "vision.infrared.tbcnet", "docs/tbcnet.md",
      "works, as a faithful re-design: both stages, every ablation, the field's metrics, detection of centroids"),
-    ("MamKPD, top-down pose", "vision.pose.mamkpd", "docs/mamkpd.md", ""),
+    ("MamKPD, top-down pose", "vision.pose.mamkpd", "docs/pose.md",
+     "works, as a reconstruction from the abstract: COCO, CrowdPose, OCHuman, MPII, AP-10K; timm baselines; videos"),
     ("DHRNet, single-stage pose", "vision.pose.dhrnet", "docs/dhrnet.md", ""),
     ("Selective-scan kernels", "vision.ops.selective_scan", "docs/selective_scan.md",
      "works on CPUs: forward, backward, fused image scan, compile, export, ONNX; CUDA kernels: only emulated so far"),
@@ -133,12 +134,31 @@ def registered_block(name: str, documents: Documents) -> str:
     return "\n".join(table(["name", "what it is"], rows, left=2)).rstrip()
 
 
+def published_block(name: str, documents: Documents) -> str:
+    """What others published for the data set ``name``, with where it stands."""
+    rows = [
+        [row["method"], parameters(row), *(_figure(row["metrics"], key) for key in ("GFLOPs", "AP")), place]
+        for document in published_for(documents, name)
+        for place in [f"[{document['source']}]({document['url']})"]
+        for row in document["rows"]
+    ]
+    head = ["method", "parameters", "GFLOPs", "AP", "published in"]
+    return "\n".join(table(head, rows, left=1)).rstrip()
+
+
+def _figure(metrics: dict[str, float], key: str) -> str:
+    if key not in metrics:
+        return NONE
+    return f"{100 * metrics[key]:.1f}" if key == "AP" else f"{metrics[key]:g}"
+
+
 BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "results": lambda _, documents: readme_block(documents),
     "ablation": lambda _, documents: ablation_in_short(documents),
     "speed": lambda _, documents: speed_in_short(documents),
     "systems": systems_block,
     "fields": fields_block,
+    "published": published_block,
     "registered": registered_block,
 }
 
