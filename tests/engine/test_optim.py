@@ -158,3 +158,19 @@ def test_nesterov_without_momentum_is_refused() -> None:
     with pytest.raises(ConfigError, match="'sgd' cannot be built"):
         build({"type": "sgd", "lr": 0.1, "momentum": 0.0, "nesterov": True}, "optimizer",
               parameters=[{"params": [torch.nn.Parameter(torch.zeros(1))]}])  # fmt: skip
+
+
+def test_scaled_rates_are_what_a_schedule_starts_from() -> None:
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))]},
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.4},
+    ]
+    optimizer = build({"type": "adam", "lr": 0.1}, "optimizer", parameters=groups)
+    optim.scale_rates(optimizer, 0.25)
+    schedule = build(
+        {"type": "multistep", "unit": "share", "milestones": [0.5]}, "schedule", optimizer=optimizer, total_steps=10,
+        steps_per_epoch=5,
+    )  # fmt: skip
+    for step, factor in ((0, 1.0), (9, 0.1)):
+        schedule.step_update(step)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.025 * factor, 0.1 * factor])

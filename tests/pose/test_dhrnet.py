@@ -476,3 +476,17 @@ def test_options_out_of_range_are_refused() -> None:
         DualPath(8, 3)
     with pytest.raises(ValueError, match="'keys'"):
         DualPath(attention="key")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attention", ["release", "keys"])
+def test_mixed_precision_stays_near_and_has_gradients(attention: Attention) -> None:
+    network = small(attention).float()
+    features = torch.rand(2, 240, 8, 8)
+    people = people_of([[1, 2], [3, 4], [5, 6]], [0, 1, 1])
+    exact = probability(network.heatmaps(features, people))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = probability(network.heatmaps(features, people))
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.0, atol=0.05)
+    (rough - 0.3).square().mean().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.gfd.parameters())

@@ -101,6 +101,12 @@ def timm_optimizer(
         raise ConfigError(f"optimizer.options: timm's '{name}' refuses them: {error}") from error
 
 
+def scale_rates(optimizer: optim.Optimizer, factor: float) -> None:
+    """Multiplies the learning rate of every parameter group; a schedule made afterwards starts from the product."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+
+
 class _WarmUp(Scheduler):
     """A linear rise, of each parameter group from a share of its own rate, before another schedule.
 

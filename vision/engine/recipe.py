@@ -35,6 +35,8 @@ class TrainerOptions:
         steps: optimiser updates.
         batch_size: samples in one update, over all processes and accumulation steps together, so that the machine
             does not change the training.
+        reference_batch: batch size that the optimizer's learning rate is meant for; the rate is scaled in proportion
+            to ``batch_size``. None takes the rate as it is.
         accumulate: backward passes a batch is cut into, to fit it into memory.
         drop_last: leave out the last, smaller batch of an epoch.
         eval_batch_size: samples in one forward pass of an evaluation, in each process.
@@ -62,6 +64,7 @@ class TrainerOptions:
     epochs: Positive | None = None
     steps: Positive | None = None
     batch_size: Positive = 32
+    reference_batch: Positive | None = None
     accumulate: Positive = 1
     drop_last: bool = False
     eval_batch_size: Positive = 64

@@ -21,6 +21,7 @@ from vision.engine.errors import CheckpointError, ConfigError, TrainingError
 from vision.engine.evaluation import Evaluation, autocast, evaluate, to_device
 from vision.engine.interrupt import Stop
 from vision.engine.loading import EpochPlan, Share, load, size_of
+from vision.engine.optim import scale_rates
 from vision.engine.recipe import TrainerOptions
 from vision.engine.recorder import Recorder
 from vision.engine.run import RunFolder
@@ -122,6 +123,8 @@ class Trainer:
             )
         self.total = options.steps or (options.epochs or 0) * self.plan.updates
         self.optimizer = optimizer(task.parameter_groups())
+        if options.reference_batch is not None:
+            scale_rates(self.optimizer, options.batch_size / options.reference_batch)
         self.schedule = schedule(self.optimizer, self.total, self.plan.updates)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.ema = ModelEmaV3(task.network, decay=options.ema) if options.ema else None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vision.engine.registry import register
 from vision.pose.hrnet import concatenated_features, fold_batchnorm, hrnet, widths
 from vision.pose.peaks import find_centres
-from vision.pose.relations import Attention, DualPath, Grouping, bias_of
+from vision.pose.relations import Attention, DualPath, Grouping, pointwise
 
 PRIOR = 0.01
 """Probability that every map begins training with: bias -4.595."""
@@ -172,7 +172,10 @@ class GlobalFeatureDecoupling(nn.Module):
             similarity = torch.bmm(queries[:, None, :], x).squeeze(1)
             own, spatial = torch.bmm(gates, x), spatial[groups.image]
         mask = self.s_attn(similarity.unflatten(1, size), coords).flatten(1)
-        return (own + spatial * mask[:, None, :] + bias_of(self.fuse_attn)).relu().unflatten(2, size)
+        assert self.fuse_attn.bias is not None
+        return (
+            torch.addcmul(own, spatial, mask[:, None, :]).add_(self.fuse_attn.bias[:, None]).relu_().unflatten(2, size)
+        )
 
     def forward(self, shared: Tensor, vectors: Tensor, coords: Tensor, groups: Grouping | None = None) -> Tensor:
         """Heatmap logits of each person.
@@ -188,9 +191,9 @@ class GlobalFeatureDecoupling(nn.Module):
         """
         cond = self.decoupled(shared, vectors, coords, groups)
         if self.dual_path:
-            joints = self.pre_heatmap_conv(cond).relu()
+            joints = pointwise(self.pre_heatmap_conv, cond.flatten(2)).relu_().unflatten(2, cond.shape[-2:])
             cond = self.dual_relation(cond, joints, vectors, groups)
-        return self.heatmap_conv(cond)
+        return pointwise(self.heatmap_conv, cond.flatten(2)).unflatten(2, cond.shape[-2:])
 
 
 @dataclass(frozen=True)

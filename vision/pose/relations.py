@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Attention = Literal["release", "keys"]
-
-RELEASED_FEATURES = 480
-"""What the released code divides the similarity of person vectors by, whatever the backbone."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +42,38 @@ class Grouping:
         return (exponentials / sums[self.image]).view_as(scores)
 
 
-def gated_convolution(convolution: nn.Conv2d, gate: Tensor, *maps: Tensor) -> Tensor:
+def pointwise(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 1x1 convolution as a matrix product: ``[P, C, L] -> [P, D, L]``."""
+    return gated_pointwise(convolution, None, x)
+
+
+def gated_pointwise(convolution: nn.Conv2d, gate: Tensor | None, *maps: Tensor) -> Tensor:
     r"""A 1x1 convolution of concatenated maps whose channels are first multiplied by a gate of each person.
 
-    .. math:: y_p = W \, \mathrm{diag}(g_p) \, [x_{1,p}; x_{2,p}; ...]
+    .. math:: y_p = W \, \mathrm{diag}(g_p) \, [x_{1,p}; x_{2,p}; ...] + b
 
     The gate goes into the weights, so that neither the concatenation nor its gated copy is ever made.
 
     Args:
-        convolution: 1x1, ``M`` channels to ``D``; its bias is left to the caller.
-        gate: :math:`g`, shape ``[P, M]``.
+        convolution: 1x1, ``M`` channels to ``D``, with a bias.
+        gate: :math:`g`, shape ``[P, M]``; None for ones.
         maps: each ``[P, M_i, L]``, with channels that sum to ``M``.
 
     Returns:
         Shape ``[P, D, L]``.
     """
-    weights = (convolution.weight.flatten(1) * gate[:, None, :]).split([x.shape[1] for x in maps], dim=2)
-    total = torch.bmm(weights[0], maps[0])
-    for weight, x in zip(weights[1:], maps[1:], strict=True):
-        total = torch.baddbmm(total, weight, x)
+    weight = convolution.weight.flatten(1)
+    weight = weight.expand(maps[0].shape[0], -1, -1) if gate is None else weight * gate[:, None, :]
+    assert convolution.bias is not None
+    total = convolution.bias[:, None]
+    for part, x in zip(weight.split([x.shape[1] for x in maps], dim=2), maps, strict=True):
+        total = torch.baddbmm(total, part, x)
     return total
 
 
-def bias_of(convolution: nn.Conv2d) -> Tensor:
-    """A convolution's bias, shape ``[D, 1]``, to be added to ``[P, D, L]``."""
-    assert convolution.bias is not None
-    return convolution.bias[:, None]
+def products(first: Tensor, second: Tensor, scale: float) -> Tensor:
+    """Matrix products ``first second^T / scale``, divided before they are rounded: ``[B, X, L], [B, Y, L]``."""
+    return torch.baddbmm(first.new_zeros(()), first, second.transpose(1, 2), beta=0, alpha=1 / scale)
 
 
 class CrossInstance(nn.Module):
@@ -98,7 +100,7 @@ class CrossInstance(nn.Module):
     def forward(self, x: Tensor, vectors: Tensor, groups: Grouping | None = None) -> Tensor:
         """Maps ``[P, C, L]`` and person vectors ``[P, F]`` to maps ``[P, C, L]``; no groups: all are of one image."""
         channels = x.transpose(0, 1)
-        relation = torch.bmm(channels / self.scale, channels.transpose(1, 2))
+        relation = products(channels, channels, self.scale)
         if self.attention == "release":
             weights = relation.softmax(dim=0)
             if groups is not None:
@@ -108,7 +110,8 @@ class CrossInstance(nn.Module):
             if groups is not None:
                 relation = relation.masked_fill(~groups.same, -torch.inf)
             weights = relation.softmax(dim=2)
-        return (torch.bmm(weights, channels).transpose(0, 1) + x).relu()
+        own = torch.eye(x.shape[0], dtype=weights.dtype, device=weights.device)
+        return torch.bmm((weights + own).to(x.dtype), channels).relu_().transpose(0, 1)  # (A + 1) X is Y + X
 
 
 class CrossJoint(nn.Module):
@@ -116,8 +119,15 @@ class CrossJoint(nn.Module):
 
     .. math:: R_p = Q_p K_p^T / s, \quad \mathrm{out} = \mathrm{ReLU}(A_p V_p + M_p)
 
-    with 1x1 convolutions to :math:`Q, K, V` and :math:`A` the softmax over the people of the image (``release``) or
-    over joints (``keys``). With ``release`` and one person in the image, :math:`A = 1`.
+    with 1x1 convolutions of the maps :math:`M` to :math:`Q, K, V` and :math:`A` the softmax over the people of the
+    image (``release``) or over joints (``keys``). With ``release`` and one person in the image, :math:`A = 1`.
+
+    :math:`Q, K` and :math:`V` are never made: with weights :math:`W` and biases :math:`b`, and :math:`m` the sums of
+    :math:`M` over cells,
+
+    .. math::
+        Q K^T = W_q (M M^T) W_k^T + (W_q m) b_k^T + b_q (W_k m)^T + L \, b_q b_k^T, \quad
+        A V + M = (A W_v + 1) M + A b_v
 
     Args:
         keypoints: K.
@@ -134,16 +144,27 @@ class CrossJoint(nn.Module):
 
     def forward(self, x: Tensor, groups: Grouping | None = None) -> Tensor:
         """Joint maps ``[P, K, L]`` to ``[P, K, L]``; no groups: all people are of one image."""
-        key, query, value = (
-            convolution(x[..., None]).squeeze(3)
-            for convolution in (self.kpts_conv_k, self.kpts_conv_q, self.kpts_conv_v)
-        )
-        relation = torch.bmm(query / self.scale, key.transpose(1, 2))
+        relation = self._relation(x)
         if self.attention == "keys":
             weights = relation.softmax(dim=2)
         else:
             weights = relation.softmax(dim=0) if groups is None else groups.softmax(relation)
-        return torch.baddbmm(x, weights, value).relu()
+        value, bias = self.kpts_conv_v.weight.flatten(1), self.kpts_conv_v.bias
+        assert bias is not None
+        own = torch.eye(x.shape[1], dtype=weights.dtype, device=weights.device)
+        return torch.baddbmm((weights @ bias)[:, :, None].to(x.dtype), (weights @ value + own).to(x.dtype), x).relu_()
+
+    def _relation(self, x: Tensor) -> Tensor:
+        """``Q K^T / s``, shape ``[P, K, K]``."""
+        query, key = self.kpts_conv_q, self.kpts_conv_k
+        assert query.bias is not None and key.bias is not None
+        # the biases as one more column of the weights, for one more map that is 1 in every cell
+        q, k = (torch.cat((c.weight.flatten(1), c.bias[:, None]), dim=1) for c in (query, key))  # type: ignore[index]
+        sums = x.sum(dim=2)[:, :, None] / self.scale
+        cells = torch.full_like(sums[:, :1], x.shape[2] / self.scale)
+        upper = torch.cat((products(x, x, self.scale), sums), dim=2)
+        extended = torch.cat((upper, torch.cat((sums.transpose(1, 2), cells), dim=2)), dim=1)
+        return q @ extended @ k.T
 
 
 class SqueezeExcitation(nn.Module):
@@ -244,25 +265,37 @@ class DualPath(nn.Module):
         a = self.cross_instance(x, vectors, groups)
         people_first = self.kpts_relation(self._fused(self.se_block1, self.inst_kpt_conv, a, j), groups)
         b = self.kpts_relation_2(j, groups)
-        z = self._fused(self.se_block2, self.kpt_inst_conv, b, x)
-        joints_first = self.cross_instance(z, vectors, groups)
-        return self._decoded(people_first, joints_first, people)
+        joints_first = self.cross_instance(self._fused(self.se_block2, self.kpt_inst_conv, b, x), vectors, groups)
+        gate = self.ca(_over_cells("mean", people_first, joints_first), _over_cells("amax", people_first, joints_first))
+        first, second = (
+            g * m
+            for g, m in zip(
+                gate[:, :, None].split([j.shape[1], x.shape[1]], dim=1), (people_first, joints_first), strict=True
+            )
+        )
+        mean = (first.sum(1) + second.sum(1)) / gate.shape[1]
+        highest = torch.maximum(first.amax(1), second.amax(1))
+        size = people.shape[-2:]
+        spatial = self.sa(mean.unflatten(1, size), highest.unflatten(1, size)).flatten(1)
+        return self._added(x, spatial, first, second).unflatten(2, size)
 
     @staticmethod
     def _fused(gate: SqueezeExcitation, convolution: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
-        means = torch.cat((first.mean(2), second.mean(2)), dim=1)
-        return gated_convolution(convolution, gate(means), first, second) + bias_of(convolution)
+        return gated_pointwise(convolution, gate(_over_cells("mean", first, second)), first, second)
 
-    def _decoded(self, first: Tensor, second: Tensor, people: Tensor) -> Tensor:
-        size = people.shape[-2:]
-        means = torch.cat((first.mean(2), second.mean(2)), dim=1)
-        maxima = torch.cat((first.amax(2), second.amax(2)), dim=1)
-        gate = self.ca(means, maxima)
-        gates = gate[:, :, None].split([first.shape[1], second.shape[1]], dim=1)
-        parts = (gates[0] * first, gates[1] * second)
-        total = parts[0].sum(1) + parts[1].sum(1)
-        highest = torch.maximum(parts[0].amax(1), parts[1].amax(1))
-        spatial = self.sa((total / gate.shape[1]).unflatten(1, size), highest.unflatten(1, size)).flatten(1)
-        mixed = gated_convolution(self.feat_fusion_conv, gate, first, second) * spatial[:, None]
-        mixed = mixed + bias_of(self.feat_fusion_conv)
-        return F.relu(mixed.unflatten(2, size) + people)
+    def _added(self, people: Tensor, spatial: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """``ReLU(conv(s [first; second]) + people)``, with the spatial gate applied after the convolution."""
+        convolution = self.feat_fusion_conv
+        assert convolution.bias is not None
+        weights = (
+            convolution.weight.flatten(1)
+            .expand(people.shape[0], -1, -1)
+            .split([first.shape[1], second.shape[1]], dim=2)
+        )
+        mixed = torch.baddbmm(torch.bmm(weights[0], first), weights[1], second)
+        return torch.addcmul(people, mixed, spatial[:, None]).add_(convolution.bias[:, None]).relu_()
+
+
+def _over_cells(how: str, first: Tensor, second: Tensor) -> Tensor:
+    """The mean or the maximum of each channel of both maps: ``[P, M]``."""
+    return torch.cat([getattr(x, how)(2) for x in (first, second)], dim=1)
