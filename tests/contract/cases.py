@@ -87,6 +87,14 @@ SMALL = {
         {"type": "target_counting", "network": {"type": "scm", "classes": 4}},
         {"type": "scm_scenes", "size": 64, "length": 12, "held_out": 6},
     ),
+    "spiking_classification": Case(
+        {
+            "type": "spiking_classification",
+            "network": {"type": "spiking_mlp", "inputs": 64, "hidden": [24, 16], "steps": 4},
+        },
+        {"type": "digits", "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write_digit,
+    ),
 }
 
 
