@@ -42,9 +42,7 @@ def written(folder: Path, name: str = "predictions.json") -> list[dict[str, Any]
 def test_people_in_the_boxes_of_a_file_are_those_of_the_evaluation(
     commands: Commands, trained_people: Path, tmp_path: Path
 ) -> None:
-    done = commands.run(
-        "predict", trained_people, PEOPLE / "images", "--boxes", ANNOTATIONS, "-o", "out", cwd=tmp_path
-    )
+    done = commands.run("predict", trained_people, PEOPLE / "images", "--boxes", ANNOTATIONS, "-o", "out", cwd=tmp_path)
     assert done.status == 0, done.err
     said = written(tmp_path / "out")
     assert [(Path(p["file"]).stem, p["image_id"]) for p in said] == [
@@ -74,9 +72,7 @@ def test_without_boxes_a_picture_is_one_person_and_numbers_come_from_names(
     assert Image.open(tmp_path / "out" / "00007.png").size == (240, 320), "small pictures are enlarged"
 
 
-def test_several_people_of_a_picture_and_one_without(
-    commands: Commands, trained_people: Path, tmp_path: Path
-) -> None:
+def test_several_people_of_a_picture_and_one_without(commands: Commands, trained_people: Path, tmp_path: Path) -> None:
     rows = [
         {"file_name": "astronaut.jpg", "bbox": [10, 10, 200, 300], "score": 0.9},
         {"file_name": "astronaut.jpg", "bbox": [200, 10, 200, 300], "score": 0.4},
