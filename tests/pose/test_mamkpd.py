@@ -46,7 +46,7 @@ def small(**options: Any) -> MamKPD:
         "weights": None,
     }
     torch.manual_seed(0)
-    return MamKPD(16, (32, 64, 128), (1, 1, 2), 64, **given | options)
+    return MamKPD(16, (32, 64, 128), options.pop("depths", (1, 1, 2)), 64, **given | options)
 
 
 def lived_in(network: nn.Module) -> nn.Module:
@@ -306,3 +306,23 @@ def test_no_nan_under_autocast() -> None:
         loss = output.float().square().mean()
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.slow
+def test_exported_to_onnx_it_gives_the_same() -> None:
+    """By standard operators alone, with batches of any size; run by onnxruntime."""
+    pytest.importorskip("onnxscript", reason="no onnxscript")
+    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime")
+    network = lived_in(small(depths=(1, 1, 1))).deploy()  # type: ignore[operator]
+    images = torch.randn(2, 3, 64, 48)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.onnx.export(network, (images,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    assert program is not None
+    model = program.model_proto
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for count_ in (1, 2, CROPS_AT_ONCE + 3):
+        given = torch.randn(count_, 3, 64, 48)
+        (output,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(output), network(given), rtol=1e-4, atol=2e-5)

@@ -49,7 +49,7 @@ class ConvFeatures(nn.Module):
         index = 1 if high_resolution else -1
         self.network = _create(model, in_chans=in_channels, features_only=True, out_indices=(index,), **options)
         if high_resolution:
-            last = self.network.stage4[-1]  # type: ignore[index]
+            last: Any = self.network.stage4[-1]  # type: ignore[index]
             last.fuse_layers = last.fuse_layers[:1]
         info = self.network.feature_info
         self.channels, self.stride = int(info.channels()[-1]), int(info.reduction()[-1])  # type: ignore[union-attr,operator]
