@@ -83,7 +83,7 @@ class _Watch:
 
     def pool(self, x: Tensor, out: Tensor) -> None:
         """After averaging: a unit of the output stands for as many spikes as pixels were averaged."""
-        self.merged *= (x.shape[-2] * x.shape[-1]) / (out.shape[-2] * out.shape[-1])
+        self.merged *= max(x.shape[-2] // out.shape[-2], 1) * max(x.shape[-1] // out.shape[-1], 1)
 
     def scale(self, factor: float) -> None:
         """After a multiplication by a constant, which weights can take in."""

@@ -175,6 +175,7 @@ class SpikingClassification(Task):
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def predict(self, batch: Batch) -> list[SpikeScores]:
         x = self.inputs(batch)
         with watched(self.network, len(x), x.shape[1]) as seen:

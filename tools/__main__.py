@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "draw and write down what a trained network says about images",
     "convert": "turn released checkpoints of DHRNet, CID and HRNet into ours, and back",
     "report": "turn run folders into one page that can be read in a browser",
+    "benchmark": "measure memory and speed",
     "doctor": "check versions, devices and data, and say what would mend them",
 }
 
