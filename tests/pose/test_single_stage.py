@@ -1,5 +1,6 @@
 """The single-stage data and task: dots as an oracle of every map, poses from true heatmaps, and input that is bad."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -389,3 +390,27 @@ def test_real_squares_hold_people(data_root: Path) -> None:
     assert all(int(c.min()) >= 0 and int(c.max()) < 64 for s in samples if len(c := s["coords"]))
     found = people_of(task_of(data).collate(samples))
     assert len(found.image) == sum(len(s["joints"]) for s in samples)
+
+
+def test_crowdpose_is_read_from_either_folder_and_knows_no_smallest_person(tmp_path: Path) -> None:
+    everyone = {
+        "images": [{"id": 7, "file_name": "7.png", "width": 160, "height": 120, "crowdIndex": 0.3}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 1, "bbox": [70, 50, 12, 20], "iscrowd": 0, "num_keypoints": 14,
+             "keypoints": [75, 60, 2] * 14},
+        ],
+        "categories": [{"id": 1, "name": "person", "keypoints": [str(i) for i in range(14)], "skeleton": []}],
+    }  # fmt: skip
+    for folder in ("anno", "annotations"):
+        root = tmp_path / folder
+        (root / folder).mkdir(parents=True)
+        (root / "images").mkdir()
+        (root / folder / "crowdpose_train.json").write_text(json.dumps(everyone))
+        Image.fromarray(np.zeros((120, 160, 3), np.uint8)).save(root / "images" / "7.png")
+        data = SingleStageData(
+            root=str(root), layout="crowdpose", train_splits=("train",), val_split="train", overfit=True, size=128,
+            augmentation=STILL,
+        )  # fmt: skip
+        sample = drawn(data.train(), 0, 0)
+        assert sample["centred"].tolist() == [True]
+        assert sample["joints"].shape == (1, 14, 2)
