@@ -66,6 +66,12 @@ def people() -> Block:
             "input_size": [32, 48]}  # fmt: skip
 
 
+def whole_images() -> Block:
+    """The same images, whole; squares of 64 pixels."""
+    kept = {key: value for key, value in people().items() if key not in ("type", "input_size")}
+    return {**kept, "type": "pose_images", "size": 64, "smallest_area": 0.0}
+
+
 SMALL = {
     "classification": Case(
         {"type": "classification", "network": {"type": "digits_cnn", "width": 8}},
@@ -86,6 +92,22 @@ SMALL = {
     "target_counting": Case(
         {"type": "target_counting", "network": {"type": "scm", "classes": 4}},
         {"type": "scm_scenes", "size": 64, "length": 12, "held_out": 6},
+    ),
+    "single_stage_pose": Case(
+        # a threshold of 0 finds someone even with fresh weights; losses are ratios of sums over a pass
+        {
+            "type": "single_stage_pose",
+            "network": {
+                "type": "dhrnet",
+                "backbone": "hrnet_w18_small",
+                "channels": 16,
+                "output_size": 16,
+                "search": {"most": 3, "threshold": 0.0},
+            },
+        },
+        whole_images,
+        write_person,
+        one_update=False,
     ),
     "spiking_classification": Case(
         {
