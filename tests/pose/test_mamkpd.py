@@ -14,7 +14,7 @@ from vision.engine.errors import ConfigError
 from vision.engine.registry import build
 from vision.ops.selective_scan import backend
 from vision.pose.mamkpd import CMM, MamKPD, Stem, mamkpd_b, mamkpd_l, mamkpd_s, mamkpd_t
-from vision.pose.network import CROPS_AT_ONCE, parameter_groups
+from vision.pose.network import CROPS_A_THREAD, parameter_groups
 
 Variant = Callable[..., MamKPD]
 
@@ -213,20 +213,25 @@ def test_deployed_variants_are_equal(variant: Variant) -> None:
 
 
 @pytest.mark.parametrize("decoder", ["deconv", "simcc"])
-def test_a_large_batch_in_parts_is_the_whole_batch(decoder: str) -> None:
+def test_a_large_batch_in_parts_is_the_whole_batch(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without gradients a batch goes through in parts; with gradients as a whole."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     network = small(decoder=decoder).eval()
-    images = torch.randn(2 * CROPS_AT_ONCE + 3, 3, 64, 48)
+    seen: list[int] = []
+    network.stem.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    images = torch.randn(2 * CROPS_A_THREAD + 3, 3, 64, 48)
     with torch.no_grad():
         parts = network(images)
+    assert seen == [CROPS_A_THREAD, CROPS_A_THREAD, 3]
     whole = network(images)
+    assert seen[3:] == [2 * CROPS_A_THREAD + 3]
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_is_never_taken_in_parts_in_training() -> None:
     """Its statistics are of all samples: twice the same crops, half of them apart, would differ."""
     network = small().train()
-    images = torch.randn(CROPS_AT_ONCE + 1, 3, 64, 48)
+    images = torch.randn(CROPS_A_THREAD + 1, 3, 64, 48)
     first, second = copy.deepcopy(network), network
     with torch.no_grad():
         torch.testing.assert_close(first(images), second(images))
@@ -321,7 +326,7 @@ def test_exported_to_onnx_it_gives_the_same() -> None:
     model = program.model_proto
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    for count_ in (1, 2, CROPS_AT_ONCE + 3):
+    for count_ in (1, 2, CROPS_A_THREAD + 3):
         given = torch.randn(count_, 3, 64, 48)
         (output,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
         with torch.no_grad():

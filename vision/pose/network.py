@@ -14,7 +14,7 @@ from vision.pose.transfer import transfer_weights
 
 log = logging.getLogger(__name__)
 
-CROPS_AT_ONCE = 4
+CROPS_A_THREAD = 4
 """Of a batch on a CPU, in inference: features of more do not fit into its caches; with 8 MamKPD-L is a tenth slower."""
 
 
@@ -63,8 +63,8 @@ class PoseNetwork(nn.Module, ABC):
         Raises:
             ConfigError: the decoder is bound to the input size, and the images have another.
         """
-        if not self.training and _better_in_parts(images):
-            parts = [self._whole(part) for part in images.split(CROPS_AT_ONCE)]
+        if not self.training and (most := _crops_at_once(images)) < len(images):
+            parts = [self._whole(part) for part in images.split(most)]
             if isinstance(parts[0], tuple):
                 columns, rows = zip(*parts, strict=True)
                 return torch.cat(columns), torch.cat(rows)
@@ -113,11 +113,12 @@ class PoseNetwork(nn.Module, ABC):
         return self
 
 
-def _better_in_parts(images: Tensor) -> bool:
-    """Whether to go through a batch in parts; for samples that do not see each other, that is in evaluation."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or torch.jit.is_tracing():
-        return False
-    return images.device.type == "cpu" and images.shape[0] > CROPS_AT_ONCE
+def _crops_at_once(images: Tensor) -> int:
+    """How many crops of a batch to go on with at a time, where they do not see each other: in evaluation."""
+    in_python = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    if in_python and not torch.is_grad_enabled() and images.device.type == "cpu":
+        return CROPS_A_THREAD * torch.get_num_threads()
+    return len(images)
 
 
 def fold_batch_norms(layers: nn.Sequential) -> None:
