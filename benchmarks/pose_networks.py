@@ -135,8 +135,8 @@ def main(argv: list[str] | None = None) -> int:
             "with its one convolution). MamKPD is deployed; the others are as timm makes them, but for the rows "
             "'deployed', where batch norms are folded and memory is channels-last as MamKPD's. Medians over rounds of "
             "all networks in turn; the ratio is the median of each round's. In eager mode on a CPU every network takes "
-            "a batch in parts of 4 crops a thread, compiled as a whole. The paper's 1,492 frames a second of MamKPD-L on "
-            "an RTX 4090 name no batch, precision or flip."
+            "a batch in parts of 4 crops a thread, compiled as a whole. The paper's 1,492 frames a second of MamKPD-L "
+            "on an RTX 4090 name no batch, precision or flip."
         ),
         "rows": rows,
         "machine": machine_summary(),
