@@ -135,10 +135,10 @@ def _update(network: SpikingNetwork, rule: Rule, x: Tensor, labels: Tensor, step
         if rule == "bptt":
             total = total + loss
         elif rule != "osstop" or step == steps:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         del loss
     kept = state_bytes(network)
     if rule == "bptt":
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
     network.reset()
     return kept

@@ -126,7 +126,7 @@ def connect(
         ones: :math:`\tilde 1[t]`, a scalar.
         linear_map: what is done to ``x``.
     """
-    made: Tensor = _Connect.apply(x, weight, bias, trace, ones, linear_map)  # type: ignore[no-untyped-call]
+    made: Tensor = _Connect.apply(x, weight, bias, trace, ones, linear_map)
     return made
 
 
@@ -217,7 +217,5 @@ def fire(
         surrogate: gives :math:`\phi`.
         reduction: how the gradients of threshold and leak are reduced.
     """
-    made: tuple[Tensor, Tensor] = _Fire.apply(  # type: ignore[no-untyped-call]
-        current, threshold, leak, rest, traces, surrogate, reduction
-    )
+    made: tuple[Tensor, Tensor] = _Fire.apply(current, threshold, leak, rest, traces, surrogate, reduction)
     return made

@@ -64,8 +64,6 @@ class Synapse:
     mode: Literal["traced", "plain"]
     traced_bias: bool
     feeds: tuple[Receiver, ...]
-    weight: nn.Parameter
-    bias: nn.Parameter | None
 
     def _prepare(self, receiver: Receiver | None) -> None:
         self.trace = InputTrace()
@@ -75,14 +73,17 @@ class Synapse:
     @property
     def keeps_trace(self) -> bool:
         """Whether a step with gradients updates the trace."""
-        learns = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        own = [getattr(self, name) for name in ("weight", "bias")]
+        learns = any(parameter is not None and parameter.requires_grad for parameter in own)
         return self.mode == "traced" and bool(self.feeds) and learns and torch.is_grad_enabled()
 
-    def _connect(self, x: Tensor, weight: Tensor, linear_map: LinearMap | ConvolutionMap) -> Tensor:
+    def _connect(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, linear_map: LinearMap | ConvolutionMap
+    ) -> Tensor:
         if not self.keeps_trace:
-            return linear_map.forward(x, weight, self.bias)
+            return linear_map.forward(x, weight, bias)
         trace, ones = self.trace(x, self.feeds[0].leak)
-        return connect(x, weight, self.bias, trace, ones if self.traced_bias else torch.ones_like(ones), linear_map)
+        return connect(x, weight, bias, trace, ones if self.traced_bias else torch.ones_like(ones), linear_map)
 
 
 class TracedLinear(nn.Linear, Synapse):
@@ -103,7 +104,7 @@ class TracedLinear(nn.Linear, Synapse):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, *, in_features]`` to ``[N, *, out_features]``."""
-        return self._connect(input, self.weight, LinearMap())
+        return self._connect(input, self.weight, self.bias, LinearMap())
 
 
 class TracedConv2d(nn.Conv2d, Synapse):
@@ -167,4 +168,4 @@ class TracedConv2d(nn.Conv2d, Synapse):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, out_channels, H', W']``."""
-        return self._connect(input, self.effective_weight(), self.linear_map)
+        return self._connect(input, self.effective_weight(), self.bias, self.linear_map)

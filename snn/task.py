@@ -1,7 +1,7 @@
 """The task of spiking networks: classes of images and of event recordings, learnt by any of the rules."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ class SpikingClassification(Task):
 
     online: ClassVar[bool] = True
     network: SpikingNetwork
+    data: ClassificationData | EventData
 
     def __init__(
         self,
@@ -167,10 +168,10 @@ class SpikingClassification(Task):
     def after_step(self, context: StepContext) -> None:
         constrain(self.network, self.threshold_min, self.leak_max)
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         weights, thresholds, leaks = learnable(self.network)
-        own = {"weight_decay": 0.0, "lr_scale": self.neuron_lr}
-        groups = [{"params": weights}, {"params": thresholds, **own}, {"params": leaks, **own}]
+        own: dict[str, Any] = {"weight_decay": 0.0, "lr_scale": self.neuron_lr}
+        groups: list[dict[str, Any]] = [{"params": weights}, {"params": thresholds, **own}, {"params": leaks, **own}]
         return [group for group in groups if group["params"]]
 
     # -- evaluation ----------------------------------------------------------------------------------------------
@@ -183,7 +184,8 @@ class SpikingClassification(Task):
         scores = self.network.score(outputs)
         by_step = scores.argmax(2).T.tolist()
         logits = scores[-1] * (len(outputs) if self.network.output == "spikes" else 1)  # counts of spikes
-        values, classes = logits.softmax(1).topk(min(SHOWN, len(self.data.classes)), 1)
+        values, classes = logits.softmax(1).sort(dim=1, descending=True, stable=True)  # of equal counts the first
+        values, classes = values[:, :SHOWN], classes[:, :SHOWN]
         layers, rates = self._layers(seen), _columns(seen.rates)
         operations = _columns(seen.operations)
         rasters = {name: raster.cpu().numpy() for name, raster in seen.rasters.items()}

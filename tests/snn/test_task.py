@@ -168,6 +168,15 @@ def test_an_interrupted_step_leaves_no_state() -> None:
     list(task.training_step(batch_of(task, 3), BEGIN))
 
 
+def test_of_equal_counts_the_first_class_is_taken() -> None:
+    task = digits()
+    for node in neurons(task.network).values():
+        node.v_threshold.data.fill_(1e6)
+    for prediction in task.eval().predict(batch_of(task)):
+        assert (prediction.label, prediction.answers, prediction.decided) == ("0", ["0"] * 4, 1)
+        assert prediction.firing_rate == 0 and prediction.confidence == pytest.approx(0.1)
+
+
 # -- inputs ------------------------------------------------------------------------------------------------------------
 
 
