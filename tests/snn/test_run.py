@@ -28,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_its_report_shows_layers_curves_rasters_and_energy(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     for part in (
-        "threshold (training)",
-        "leak (training)",
+        "threshold/neuron1 (training)",
+        "leak/neuron1 (training)",
         "Accuracy over time steps",
         "Energy a sample",
         "firing rate",
