@@ -126,7 +126,8 @@ def toolkit() -> Path | None:
 
 def extension(build: Build, torch_tools: ModuleType) -> Extension:
     """The library of operators: no Python in it, so that it is loaded by path whatever the interpreter."""
-    cxx = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno"]
+    relative = f"-ffile-prefix-map={Path.cwd()}/="  # messages name files of the package, not of this machine
+    cxx = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", relative]
     defines, libraries, folders = [("TORCH_TARGET_VERSION", TORCH_TARGET)], ["torch_cpu", "c10"], []
     patterns = ["*.cpp", "cpu/*.cpp"]
     if build.built == "cuda":
@@ -147,7 +148,7 @@ def extension(build: Build, torch_tools: ModuleType) -> Extension:
         define_macros=defines,
         library_dirs=[*torch_tools.library_paths(), *folders],
         libraries=libraries,
-        extra_compile_args={"cxx": cxx, "nvcc": ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden"]},
+        extra_compile_args={"cxx": cxx, "nvcc": ["-O3", "-std=c++17", f"-Xcompiler=-fvisibility=hidden,{relative}"]},
         extra_link_args=["-s", "-Wl,--as-needed", "-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else [],
         language="c++",
         py_limited_api=True,

@@ -12,6 +12,7 @@ from benchmarks.infrared_sections import ablation_in_short, verdict
 from benchmarks.results_page import readme_block, results_page
 from tests.benchmarks.folders import MACHINE, SHA
 
+LINK = re.compile(r"https?://\S+")
 FIGURE = re.compile(r"[−+]?\d[\d,]*\.\d+")
 
 
@@ -161,7 +162,7 @@ def zeroed(value: Any) -> Any:
 
 def figures_of(text: str) -> list[str]:
     rows = [line for line in text.splitlines() if line.startswith(("|", "- ")) and "sha256" not in line]
-    return [figure for row in rows for figure in FIGURE.findall(row)]
+    return [figure for row in rows for figure in FIGURE.findall(LINK.sub("", row))]
 
 
 @pytest.mark.parametrize("page", [results_page, readme_block])

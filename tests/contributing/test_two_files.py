@@ -15,7 +15,7 @@ from tests.cli.launching import predictions, result
 from vision.engine.checkpoint import read_weights
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-COPIED = ("vision", "snn", "robust", "tools", "configs", "tests/conftest.py", "tests/contract", "tests/configs")
+COPIED = ("vision", "snn", "robust", "tools", "configs", "tests")
 STEP = re.compile(r"\*\*\d\. [^*]+\*\*, `(?P<path>[^`]+)`.*?```(?:python|yaml)\n(?P<content>.*?)```", re.DOTALL)
 COMMAND = re.compile(r"^python (?P<arguments>tools/train\.py [^#\n]*)", re.MULTILINE)
 

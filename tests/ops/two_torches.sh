@@ -43,6 +43,22 @@ y, last = loop(*inputs)
 found_y, found_last, states = torch.ops.triptych.selective_scan_fwd(*plain, True)
 grads = torch.ops.triptych.selective_scan_bwd(torch.ones_like(found_y), None, *plain, states, True, False)
 pairs = [(found_y, y), (found_last, last), *zip(grads, torch.autograd.grad(y.sum(), inputs))]
+
+# An image of 3 x 5, which passes its height and width as symbolic integers.
+H, W, R = 3, 5, 2
+image, ranks = torch.randn(N, H * W, D), torch.randn(N, H * W, 4, R)
+weight, offset, decay = torch.randn(4, D, R), torch.randn(4, D), -torch.rand(4, D, S)
+write, read, direct = torch.randn(N, H * W, 4, S), torch.randn(N, H * W, 4, S), torch.randn(4, D)
+merged = torch.ops.triptych.ss2d(image, ranks, weight, offset, decay, write, read, direct, H, W)
+grid, wanted = torch.arange(H * W).view(H, W), torch.zeros(N, H * W, D, dtype=torch.double)
+for k, order in enumerate((grid.flatten(), grid.T.flatten(), grid.flatten().flip(0), grid.T.flatten().flip(0))):
+    along = [t[:, order].double() for t in (image, ranks[:, :, k], write[:, :, k, None], read[:, :, k, None])]
+    size = along[1] @ weight[k].double().T
+    gate = torch.full((), 1.2784645427610738, dtype=torch.double).expand(N, H * W, D)  # its silu is 1
+    one, _ = loop(along[0], size, decay[k].double(), along[2], along[3], direct[k].double(), gate, offset[k].double(),
+                  torch.zeros(N, D, S, dtype=torch.double))  # fmt: skip
+    wanted[:, order] += one / torch.nn.functional.silu(gate)
+pairs.append((merged, wanted))
 worst = max(((a.double() - b).norm() / b.norm()).item() for a, b in pairs)
 print(f"torch {torch.__version__}, asked for {version}: {torch.ops.triptych.cpu_isa()}, largest error {worst:.1e}")
 sys.exit(worst > 1e-6)

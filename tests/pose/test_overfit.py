@@ -40,7 +40,12 @@ def test_four_people_of_coco_by_the_shipped_recipe(
     """The recipe of 64 people takes minutes; here it has four, in smaller crops."""
     monkeypatch.chdir(tmp_path)
     recipe = str(config_folder() / "pose" / "mamkpd_t_coco_overfit.yaml")
-    small = ["data.input_size=[96,128]", "task.network.input_size=[96,128]", "data.train_persons=4", "trainer.threads=1"]
+    small = [
+        "data.input_size=[96,128]",
+        "task.network.input_size=[96,128]",
+        "data.train_persons=4",
+        "trainer.threads=1",
+    ]
     small += ["trainer.epochs=80", "trainer.batch_size=4", "trainer.evaluate_every=80", "trainer.ema=0.95"]
     assert train([recipe, f"data.root={data_root / 'coco_keypoints'}", *small]) == 0
     assert figures(tmp_path / "runs" / "mamkpd_t_coco_overfit")["AP"] >= 0.9

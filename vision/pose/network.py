@@ -63,7 +63,7 @@ class PoseNetwork(nn.Module, ABC):
         Raises:
             ConfigError: the decoder is bound to the input size, and the images have another.
         """
-        if not self.training and (most := _crops_at_once(images)) < len(images):
+        if not self.training and (most := _crops_at_once(images)):
             parts = [self._whole(part) for part in images.split(most)]
             if isinstance(parts[0], tuple):
                 columns, rows = zip(*parts, strict=True)
@@ -113,12 +113,13 @@ class PoseNetwork(nn.Module, ABC):
         return self
 
 
-def _crops_at_once(images: Tensor) -> int:
-    """How many crops of a batch to go on with at a time, where they do not see each other: in evaluation."""
-    in_python = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+def _crops_at_once(images: Tensor) -> int | None:
+    """How many crops of a batch to go on with at a time, where they do not see each other; None for all of them."""
+    in_python = not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # what is traced keeps any batch
     if in_python and not torch.is_grad_enabled() and images.device.type == "cpu":
-        return CROPS_A_THREAD * torch.get_num_threads()
-    return len(images)
+        most = CROPS_A_THREAD * torch.get_num_threads()
+        return most if most < len(images) else None
+    return None
 
 
 def fold_batch_norms(layers: nn.Sequential) -> None:
