@@ -96,6 +96,33 @@ def test_beside_the_truth_the_part_around_the_people_is_shown() -> None:
     assert nothing.shape == drawn.shape
 
 
+def test_people_far_less_sure_than_the_surest_are_not_drawn() -> None:
+    one = Skeleton("one", ("a",), (), (), (0.1,))
+    picture = np.full((400, 400, 3), 100, np.uint8)
+    joints = np.array([[[100, 100, 1]], [[300, 300, 1]]], np.float32)
+
+    def changed(scores: list[float]) -> list[bool]:
+        said = Poses("a", 1, joints, np.array(scores, np.float32), np.zeros((0, 4)), np.zeros(0), one)
+        drawn = said.draw(picture) != 100
+        return [bool(drawn[:200].any()), bool(drawn[200:].any())]
+
+    assert changed([0.5, 0.06]) == [True, True]
+    assert changed([0.5, 0.04]) == [True, False]
+    assert changed([0.0, 0.0]) == [True, True]
+
+
+def test_without_boxes_everyone_found_or_true_is_shown() -> None:
+    one = Skeleton("one", ("a",), (), (), (0.1,))
+    picture = np.zeros((400, 800, 3), np.uint8)
+    said = Poses("a", 1, np.array([[[100, 100, 1]]], np.float32), np.ones(1), np.zeros((0, 4)), np.zeros(0), one)
+    drawn = said.draw(picture, np.array([[[700, 150, 2]]], np.float32))
+    middle = drawn.shape[1] // 4
+    found, true = (half[:, 10:-10] for half in np.array_split(drawn[40:] > 60, 2, axis=1))
+    assert found[:, :middle].any() and not found[:, middle:].any()
+    assert true[:, middle:].any() and not true[:, :middle].any()
+    assert drawn.shape[1] > 1200, "600 pixels between them, padded, twice"
+
+
 def test_pictures_are_read_when_they_are_looked_at() -> None:
     read: list[int] = []
 

@@ -15,6 +15,12 @@ from vision.report.poses import Drawn, draw_poses, zoomed
 SMALLEST = 320
 """Pictures whose longer side is shorter, pixels, are enlarged before something is drawn on them."""
 
+DRAWN = 0.1
+"""People whose score is below this share of the highest one of the picture are not drawn."""
+
+
+Floats = NDArray[np.floating[Any]]
+
 
 def drawn_as(skeleton: Skeleton) -> Drawn:
     """The lines and sides of a skeleton; the first joint of a flip pair is the left one."""
@@ -62,38 +68,41 @@ class Poses(Prediction):
         )  # fmt: skip
 
     def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """Everybody's skeleton on the image, left side blue, right side orange, what is unsure fainter.
+        """The skeletons of people on the image, left side blue, right side orange, what is unsure fainter.
+
+        People who are far less sure than the surest (a tenth) are left out here; the numbers have them.
 
         Args:
             image: the whole image, ``[H, W, 3]``.
             truth: the true joints of the same people, ``[P, K, 3]`` with visibility last. With it, the part around
                 the people is shown enlarged twice: what was found, and what is true.
         """
-        boxes = self.boxes if len(self.boxes) else None
+        kept = self.scores >= DRAWN * self.scores.max(initial=0.0)
+        keypoints = self.keypoints[kept]
         if truth is None:
             longer = max(image.shape[:2])
             scale = max(1, -(-SMALLEST // longer))
             enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            return draw_poses(enlarged, _moved(self.keypoints, scale), drawn_as(self.skeleton), _larger(boxes, scale))
+            boxes = _larger(self.boxes[kept], scale) if len(self.boxes) else None
+            return draw_poses(enlarged, _moved(keypoints, scale), drawn_as(self.skeleton), boxes)
         known = np.array(truth, dtype=np.float64).reshape(-1, self.skeleton.count, 3)
-        part, place = zoomed(image, self._around(known, image))
+        part, place = zoomed(image, self._around(keypoints, known, image))
         known[..., 2] /= 2  # a hidden joint is drawn fainter than a visible one
-        shown = [_moved(joints, place[0], place[1:]) for joints in (self.keypoints, known)]
+        shown = [_moved(joints, place[0], place[1:]) for joints in (keypoints, known)]
         pictures = [
             draw_poses(part, shown[0], drawn_as(self.skeleton)),
             draw_poses(part, shown[1], drawn_as(self.skeleton), sure=1.0),
         ]
         return side_by_side(pictures, ["found", "true"])
 
-    def _around(self, truth: NDArray[np.float64], image: Picture) -> Sequence[float]:
-        """The box that is shown beside the truth: of all people found, else of the truth, else the whole image."""
+    def _around(self, found: Floats, truth: Floats, image: Picture) -> Sequence[float]:
+        """The box that is shown beside the truth: that of all boxes, else of all joints, else the whole image."""
         if len(self.boxes):
             corner, end = self.boxes[:, :2].min(0), (self.boxes[:, :2] + self.boxes[:, 2:]).max(0)
             return [*corner.tolist(), *(end - corner).tolist()]
-        for joints in (self.keypoints, truth):
-            seen = joints[joints[..., 2] > 0][:, :2]
-            if len(seen) > 1:
-                return [*seen.min(0).tolist(), *np.ptp(seen, axis=0).tolist()]
+        seen = np.concatenate([joints[joints[..., 2] > 0][:, :2] for joints in (found, truth)])
+        if len(seen) > 1:
+            return [*seen.min(0).tolist(), *np.ptp(seen, axis=0).tolist()]
         return [0.0, 0.0, float(image.shape[1]), float(image.shape[0])]
 
     def results(self) -> list[dict[str, Any]]:
