@@ -37,6 +37,8 @@ class SpikingClassification(Task):
         network: one of the spiking networks.
         rule: ``stop``, ``osstop`` (one-shot), ``ottt``, ``sltt`` or ``bptt``.
         learn: any of W (weights), T (thresholds) and L (leaks); W alone for ``ottt`` and ``sltt``.
+        updates: ``accumulated`` is one a batch, from the sum over its time steps; ``online`` is one after every time
+            step, while states and traces keep what the old parameters left. Of ``stop``, ``ottt`` and ``sltt``.
         loss: ``ce`` or ``mse``.
         encoding: of static images: ``direct`` shows them at every step, ``poisson`` as random spikes (for images in
             [0, 1]), ``rows`` a row of pixels a step. Event recordings are fed frame by frame.
@@ -73,6 +75,7 @@ class SpikingClassification(Task):
         threshold_min: float = 0.1,
         leak_max: float = 0.99,
         checkpointing: bool = False,
+        updates: Literal["accumulated", "online"] = "accumulated",
     ) -> None:
         super().__init__()
         if not isinstance(data, ClassificationData | EventData):
@@ -90,6 +93,11 @@ class SpikingClassification(Task):
             )
         if rule == "osstop" and loss != "ce":
             raise ConfigError("task.loss: osstop has one cross-entropy; leave task.loss out")
+        if updates == "online" and rule in ("bptt", "osstop"):
+            raise ConfigError(
+                f"task.updates: online needs a loss after every time step, and {rule} has one a batch; "
+                "set task.updates=accumulated, or task.rule to stop, ottt or sltt"
+            )
         if isinstance(data, EventData) and encoding != "direct":
             raise ConfigError(f"task.encoding: '{encoding}' is for static images; event recordings are frames already")
         if encoding == "poisson" and isinstance(data, ClassificationData) and data.normalise:
@@ -98,6 +106,7 @@ class SpikingClassification(Task):
         set_rule(network, rule, learn, reduction, learn_output_neuron)
         network.checkpointing = checkpointing
         self.data, self.network, self.rule, self.loss, self.encoding = data, network, rule, loss, encoding
+        self.updates_each_pass = updates == "online"
         self.neuron_lr, self.threshold_min, self.leak_max = neuron_lr, threshold_min, leak_max
         self._images = Classification(data, nn.Identity()) if isinstance(data, ClassificationData) else None
 

@@ -23,6 +23,7 @@ from vision.engine.recipe import TrainerOptions
 from vision.engine.task import StepContext
 
 BEGIN = StepContext(0, 10, 0)
+KINDS = ("weight", "bias")
 
 
 def digits(hidden: int = 32, steps: int = 4, output: str = "spikes", **arguments: Any) -> SpikingClassification:
@@ -123,10 +124,76 @@ def test_accumulated_passes_are_one_batch() -> None:
     assert largest_difference(*found) < 1e-5
 
 
-def test_resuming_in_the_middle_of_an_epoch_is_bitwise_the_whole_run(tmp_path: Path) -> None:
+def weights_only(network: Any) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
+def test_online_updates_are_those_of_a_loop_written_by_hand() -> None:
+    task = digits(updates="online", neuron_lr=10.0)
+    trainer = make_trainer(task, steps=3, batch_size=10, clip_norm=0.5)
+    batches = [task.collate([task.train_data()[k] for k in s[0].indices]) for s in trainer.plan.shares(0)[:3]]
+    network = digits().network
+    hidden = neurons(network.body)["neuron1"]
+    own = [hidden.v_threshold, hidden.leak]
+    others = [network.get_parameter(f"body.{layer}.{kind}") for layer in ("linear1", "linear") for kind in KINDS]
+    optimizer = torch.optim.SGD([{"params": others}, {"params": own, "lr": 0.5}], lr=0.05, momentum=0.9)
+    for batch in batches:
+        network.reset(4)
+        for _ in range(4):
+            F.cross_entropy(network.step(batch["image"]), batch["label"]).backward()
+            torch.nn.utils.clip_grad_norm_([*others, *own], 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            hidden.leak.data.clamp_(0, 0.99)
+            hidden.v_threshold.data.clamp_(0.1)
+    before = weights_only(task.network)
+    updates(trainer, 3)
+    expected, found = weights_only(network), weights_only(task.network)
+    assert trainer.progress.step == 3, "a step is a batch"
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-7)
+    assert max(float((found[name] - before[name]).abs().max()) for name in found) > 1e-2
+
+
+def test_online_updates_that_hardly_move_are_the_accumulated_ones() -> None:
+    """With a learning rate towards zero all steps see the same parameters; with a large one they do not."""
+    moved: dict[tuple[str, float], dict[str, Tensor]] = {}
+    for how in ("accumulated", "online"):
+        for rate in (1e-4, 0.5):
+            task = digits(updates=how, reduction="sum")
+            before = weights_only(task.network)
+            sgd = lambda groups, rate=rate: torch.optim.SGD(groups, lr=rate)  # noqa: E731
+            updates(make_trainer(task, optimizer=sgd, steps=1, batch_size=20), 1)
+            moved[how, rate] = {n: (p - before[n]) / rate for n, p in weights_only(task.network).items()}
+
+    def apart(rate: float) -> float:
+        pairs = [(moved["accumulated", rate][name], moved["online", rate][name]) for name in moved["online", rate]]
+        return max(float((a - b).norm() / a.norm()) for a, b in pairs if a.norm() > 0)
+
+    assert apart(1e-4) < 0.02 < 0.1 < apart(0.5)
+
+
+@pytest.mark.parametrize(("rule", "learn"), [("stop", "WTL"), ("ottt", "W"), ("sltt", "W")])
+def test_online_updates_learn_by_every_rule_that_has_them(rule: str, learn: str) -> None:
+    task = digits(rule=rule, learn=learn, updates="online")
+    adam = lambda groups: torch.optim.Adam(groups, lr=2e-3)  # noqa: E731
+    trainer = make_trainer(task, optimizer=adam, epochs=15, batch_size=25, evaluate_every=15, ema=0.5)
+    fit(trainer)
+    assert trainer.progress.best is not None and trainer.progress.best > 0.5
+    node = neurons(task.network.body)["neuron1"]
+    assert 0.0999 < node.v_threshold.item() and 0 <= node.leak.item() <= 0.9901
+
+
+def test_online_updates_of_a_batch_in_parts_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.accumulate: 2 with a task that updates after every backward pass"):
+        make_trainer(digits(updates="online"), steps=2, batch_size=10, accumulate=2)
+
+
+@pytest.mark.parametrize("how", ["accumulated", "online"])
+def test_resuming_in_the_middle_of_an_epoch_is_bitwise_the_whole_run(tmp_path: Path, how: str) -> None:
     def trainer(folder: str) -> Any:
         options = {"epochs": 3, "batch_size": 30, "ema": 0.9, "save_every_steps": 2}
-        return make_trainer(digits(encoding="poisson"), new_run(tmp_path / folder), **options)
+        return make_trainer(digits(encoding="poisson", updates=how), new_run(tmp_path / folder), **options)
 
     whole = fit(trainer("whole"))
     part = trainer("part")
@@ -137,8 +204,9 @@ def test_resuming_in_the_middle_of_an_epoch_is_bitwise_the_whole_run(tmp_path: P
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_learns_with_wide_parameters(precision: str) -> None:
-    task = digits()
+@pytest.mark.parametrize("how", ["accumulated", "online"])
+def test_mixed_precision_learns_with_wide_parameters(precision: str, how: str) -> None:
+    task = digits(updates=how)
     trainer = make_trainer(task, steps=6, batch_size=20, precision=precision)
     before = weights(trainer)
     updates(trainer, 6)
@@ -237,6 +305,11 @@ def test_a_picture_of_events_shows_polarities_in_colour() -> None:
     [
         ({"rule": "osstop"}, r"osstop reads leaky logits; set task\.network\.output=leaky, not spikes"),
         ({"rule": "osstop", "output": "leaky", "loss": "mse"}, r"osstop has one cross-entropy"),
+        (
+            {"rule": "bptt", "updates": "online"},
+            r"updates: online needs a loss after every time step, and bptt has one",
+        ),
+        ({"rule": "osstop", "output": "leaky", "updates": "online"}, r"and osstop has one a batch"),
         ({"rule": "ottt"}, r"teaches weights only; set learn: W"),
         ({"threshold_min": 0.0}, r"threshold_min 0\.0"),
         ({"leak_max": 1.2}, r"leak_max 1\.2"),

@@ -137,11 +137,14 @@ class Task(nn.Module, ABC):
         data: the ``data`` block of the recipe.
         online: True for a rule that backpropagates several times a step (``training_step`` yields more than once);
             processes then average gradients once after the last backward pass instead of through DDP.
+        updates_each_pass: True makes an update after every backward pass, of an online task, instead of one for all of
+            them; processes then average gradients each time. A step of the run stays one batch.
     """
 
     network: nn.Module
     data: DataModule
     online: ClassVar[bool] = False
+    updates_each_pass: bool = False
 
     @abstractmethod
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:

@@ -102,6 +102,11 @@ class Trainer:
     ) -> None:
         if (options.epochs is None) == (options.steps is None):
             raise ConfigError("trainer: give exactly one of 'epochs' and 'steps'")
+        if task.updates_each_pass and options.accumulate > 1:
+            raise ConfigError(
+                f"trainer.accumulate: {options.accumulate} with a task that updates after every backward pass: parts of "
+                "a batch would learn one after the other; set trainer.accumulate=1"
+            )
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         self.options, self.world, self.seed, self.run, self.about = options, world, seed, run, about or {}
@@ -131,6 +136,7 @@ class Trainer:
         self.progress = Progress()
         self._evaluated = -1
         self._before: list[str] = []  # ids of the update before
+        self._norm: torch.Tensor | None = None  # of the last gradients, where they are clipped
         self.val = task.val_data()
         self.select = options.select or task.metric().primary
         task.metric().mode_of(self.select)  # refuses an unknown figure now, not after an epoch
@@ -214,18 +220,19 @@ class Trainer:
             ids += batch.get("id", [])
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0.0) + value * share.weight
-        if self.task.online:
-            self.world.average_gradients(self.task.parameters())
-        norm = self._apply()
+        if not self.task.updates_each_pass:
+            self._apply(context)
+        if self.ema is not None:
+            self.ema.update(self.task.network, step=step)
         self._before = ids
-        self.task.after_step(context)
         self.progress.step += 1
         self.progress.seconds += time.perf_counter() - begun
         if self.world.size > 1 and recorder.due(self.progress.step):
             losses = self.world.mean({name: float(value) for name, value in losses.items()})
         recorder.train(
             self.progress.step, self.progress.step / self.plan.updates, losses, self.optimizer.param_groups[0]["lr"],
-            self.plan.batch_of(step % self.plan.updates) / (time.perf_counter() - begun), norm, self.progress.seconds,
+            self.plan.batch_of(step % self.plan.updates) / (time.perf_counter() - begun), self._norm,
+            self.progress.seconds,
         )  # fmt: skip
 
     def _backward(self, batch: Batch, weight: float, context: StepContext, last: bool) -> Losses:
@@ -243,6 +250,9 @@ class Trainer:
                 self.scaler.scale(loss * weight).backward()
                 for name, value in losses.items():
                     total[name] = total[name] + value.detach() if name in total else value.detach()
+                if self.task.updates_each_pass:
+                    self._apply(context)
+                    self.optimizer.zero_grad(set_to_none=True)
         return total
 
     def _losses(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
@@ -266,17 +276,17 @@ class Trainer:
                 return
             yield losses
 
-    def _apply(self) -> torch.Tensor | None:
-        norm = None
+    def _apply(self, context: StepContext) -> None:
+        """One update from the gradients that there are."""
+        if self.task.online:
+            self.world.average_gradients(self.task.parameters())
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
+            self._norm = nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.ema is not None:
-            self.ema.update(self.task.network, step=self.progress.step)
-        return norm
+        self.task.after_step(context)
 
     # -- evaluation and checkpoints ------------------------------------------------------------------------------
 
