@@ -224,28 +224,53 @@ def test_e_one_step_is_ordinary_backpropagation() -> None:
         torch.testing.assert_close(found[f"body.{node}.v_threshold"], -found[f"body.{linear}.bias"])
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
-    return float(F.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+def through_time(network: SpikingNetwork, x: Tensor, y: Tensor) -> Gradients:
+    """Backpropagation through time of everything, the spike inside the reset too."""
+    layers = [
+        (linear, node) for linear, node in zip(network.body[1::2], network.body[2::2], strict=True)
+    ]  # fmt: skip
+    states: list[Tensor | None] = [None] * len(layers)
+    total = torch.zeros((), dtype=x.dtype)
+    for step in x:
+        for place, (linear, node) in enumerate(layers):
+            current, rest = F.linear(step, linear.weight), states[place]
+            membrane = current if rest is None else node.leak * rest + current
+            step = Spike.apply(membrane - node.v_threshold)
+            states[place] = membrane - node.v_threshold * step
+        total = total + LOSSES["ce"](step, y)
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(total, parameters), strict=True))
+
+
+def angles(kind: str, a: Gradients, b: Gradients) -> float:
+    """The cosine between all gradients of a kind as one vector."""
+    names = [name for name in a if name.endswith(kind)]
+    one, other = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (a, b))
+    return float(F.cosine_similarity(one, other, dim=0))
 
 
 def test_f_it_points_the_way_of_backpropagation_through_time_without_being_it() -> None:
-    """A sanity check: bounds around what random networks give (weights 0.78 to 0.97, others from 0.51)."""
-    found: dict[str, list[float]] = {"weight": [], "v_threshold": [], "leak": []}
+    """A sanity check on random networks: not equal, but near in direction, and in weights nearer still to SLTT.
+
+    Bounds are what another study of random networks found: 0.87 to 0.97 for weights, 0.90 to 0.99 for thresholds (here
+    the mean over networks; single ones fall to 0.88), from 0.51 for leaks; 0.96 to 0.99 between STOP's weights and
+    SLTT's. They hold for backpropagation through the reset's spike too; where that is held constant, weights lie
+    further apart (0.75 to 0.97).
+    """
+    found: dict[str, list[float]] = {"weight": [], "v_threshold": [], "leak": [], "sltt": []}
     for seed in range(6):
         network, (x, y) = mlp("neuron", seed=seed, bias=False, widths=(6, 24, 24, 4)), data(7)
-        stop = by_rule(network, x, y, LOSSES["ce"])[1]
-        set_rule(network, "bptt", "WTL", reduction="sum")
-        network.zero_grad()
-        network.reset(7)
-        torch.stack([LOSSES["ce"](network.step(step), y) for step in x]).sum().backward()
-        through_time = {name: p.grad for name, p in network.named_parameters()}
-        for kind, values in found.items():
-            of_kind = [name for name in stop if name.endswith(kind)]
-            both = [torch.cat([g[name].flatten() for name in of_kind]) for g in (stop, through_time)]
-            values.append(cosine(*both))
-    assert all(0.7 < value < 1 - 1e-6 for value in found["weight"]), found
-    assert all(0.5 < value < 1 - 1e-6 for value in found["v_threshold"]), found
-    assert all(0.3 < value < 1 - 1e-6 for value in found["leak"]), found
+        stop, full = by_rule(network, x, y, LOSSES["ce"])[1], through_time(network, x, y)
+        for kind in ("weight", "v_threshold", "leak"):
+            found[kind].append(angles(kind, stop, full))
+        set_rule(network, "sltt", "W")
+        sltt = by_rule(network, x, y, LOSSES["ce"])[1]
+        found["sltt"].append(angles("weight", stop, sltt))
+    assert all(0.87 < value < 0.97 for value in found["weight"]), found
+    assert all(0.85 < value < 0.99 for value in found["v_threshold"]), found
+    assert sum(found["v_threshold"]) / 6 > 0.9, found
+    assert all(0.51 < value < 1 - 1e-6 for value in found["leak"]), found
+    assert all(0.96 < value < 0.99 for value in found["sltt"]), found
 
 
 # -- the golden example: a 2-2-2 network, one sample, four steps -------------------------------------------------------

@@ -181,7 +181,7 @@ def test_online_updates_learn_by_every_rule_that_has_them(rule: str, learn: str)
     fit(trainer)
     assert trainer.progress.best is not None and trainer.progress.best > 0.5
     node = neurons(task.network.body)["neuron1"]
-    assert 0.0999 < node.v_threshold.item() and 0 <= node.leak.item() <= 0.9901
+    assert node.v_threshold.item() > 0.0999 and 0 <= node.leak.item() <= 0.9901
 
 
 def test_online_updates_of_a_batch_in_parts_are_refused() -> None:

@@ -104,8 +104,8 @@ class Trainer:
             raise ConfigError("trainer: give exactly one of 'epochs' and 'steps'")
         if task.updates_each_pass and options.accumulate > 1:
             raise ConfigError(
-                f"trainer.accumulate: {options.accumulate} with a task that updates after every backward pass: parts of "
-                "a batch would learn one after the other; set trainer.accumulate=1"
+                f"trainer.accumulate: {options.accumulate} with a task that updates after every backward pass: parts "
+                "of a batch would learn one after the other; set trainer.accumulate=1"
             )
         if options.threads is not None:
             torch.set_num_threads(options.threads)
