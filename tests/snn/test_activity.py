@@ -1,10 +1,12 @@
 """What is counted of a run: firing rates, synaptic operations one by one, energy; and the scores made of it."""
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpCounter
 from torch import nn
 
 from snn.energy import AC_PJ, MAC_PJ, energy_card
@@ -12,8 +14,10 @@ from snn.metric import Layers, SpikeScores, SpikingMetric, first_settled
 from snn.monitor import fan_out, watched
 from snn.network import SpikingNetwork
 from snn.networks import spiking_lenet5, spiking_mlp, spiking_resnet18, spiking_vgg11
+from snn.neurons import STOPLIFNode
 from snn.raster import beside, raster_picture
 from snn.rules import synapses
+from snn.synapses import TracedConv2d
 
 
 def test_connections_are_counted_one_by_one() -> None:
@@ -53,6 +57,29 @@ def test_operations_of_a_perceptron_are_spikes_times_connections() -> None:
     assert seen.macs == {"linear1": 48, "linear": 24}
     torch.testing.assert_close(seen.rates["neuron1"], spikes / 18)
     assert seen.neurons == {"neuron1": 6, "output": 4}
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convolutions"])
+def test_spikingjellys_counter_counts_the_same_operations(kind: str) -> None:
+    """Of networks without pooling, whose every synapse meets spikes of 0 and 1; by its SynOpCounter."""
+    torch.manual_seed(0)
+    if kind == "mlp":
+        network, shape = spiking_mlp(12, [9, 8], 4), (5, 3, 12)
+    else:
+        first, second = STOPLIFNode(0.5), STOPLIFNode(0.3)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=TracedConv2d(2, 4, 3, stride=2, padding=1, receiver=first), neuron1=first,
+            conv2=TracedConv2d(4, 6, 3, padding=1, groups=2, receiver=second), neuron2=second,
+        )  # fmt: skip
+        network, shape = SpikingNetwork(layers, 3, 6, 2), (5, 3, 2, 9, 9)
+    for synapse in synapses(network).values():
+        synapse.weight.data.mul_(2)
+    x = torch.bernoulli(torch.full(shape, 0.4))
+    seen, counter = seen_in(network, x, 3), SynOpCounter()
+    with torch.no_grad(), DispatchCounterMode([counter]):
+        network.run(x)
+    assert all(value.sum() > 0 for value in seen.operations.values())
+    assert sum(float(value.sum()) for value in seen.operations.values()) == counter.get_total()
 
 
 def test_averaged_spikes_count_each() -> None:
