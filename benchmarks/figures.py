@@ -30,6 +30,7 @@ def _percent(name: str) -> Figure:
 
 FIGURES = {
     **{name: _percent(name) for name in ("IoU", "nIoU", "Pd", "pixAcc", "precision", "F1", "accuracy", "top5")},
+    **{name: Figure(f"{name} %", 100.0, 1) for name in ("AP", "AP50", "AP75", "APM", "APL", "AR", "PCKh")},
     "Fa": Figure("Fa ×10⁻⁶", 1.0, 1, higher_is_better=False, unit=" ×10⁻⁶"),
     "Fa_legacy": Figure("Fa as older code counts ×10⁻⁶", 1.0, 1, higher_is_better=False),
     "false_regions": Figure("false regions an image", higher_is_better=False),
@@ -52,6 +53,13 @@ LABELS = {
     "released_resnet56": "ResNet-56",
     "digits_cnn": "small CNN",
 }
+NETWORKS = {
+    **{f"mamkpd_{size}": f"MamKPD-{size.upper()}" for size in "tsbl"},
+    "tf_efficientnet_lite0": "EfficientNet-Lite0",
+    "dhrnet": "DHRNet",
+    "cid": "CID",
+}
+"""Pose networks by what a recipe calls them."""
 
 
 def records_in(documents: Documents) -> list[Record]:
@@ -101,6 +109,9 @@ def label(record: Record) -> str:
         return LABELS[record["recipe"]]
     if network.get("type") == "tbcnet":
         return f"TBC-Net {network.get('tem', 'lite')}, `{record['recipe']}`"
+    named = network.get("model", "") if network.get("type") == "timm_pose" else network.get("type")
+    if named in NETWORKS:
+        return f"{NETWORKS[named]}, `{record['recipe']}`"
     return f"`{record['recipe']}`"
 
 
@@ -133,8 +144,8 @@ def published_for(documents: Documents, name: str) -> list[dict[str, Any]]:
     return [d for d in documents.values() if d["kind"] == "published" and d["data"]["name"] == name]
 
 
-def budgets(documents: Documents, groups: list[list[Record]]) -> list[str]:
-    """What the trained rows of a table cost, and what they were chosen on."""
+def budgets(documents: Documents, groups: list[list[Record]], samples: str = "images") -> list[str]:
+    """What the trained rows of a table cost, and what they were chosen on; ``samples`` says what these are."""
     if not groups:
         return []
     rows = []
@@ -149,8 +160,8 @@ def budgets(documents: Documents, groups: list[list[Record]]) -> list[str]:
                 f"{first['updates']:,} × {first['batch_size']}",
                 ", ".join(f"{record['best_update']:,}" for record in group if record["best_update"]) or NONE,
                 spread(minutes, 1) if minutes else NONE,
-                f"{chosen['samples']} images" if chosen else NONE,
-                f"{first['samples']} images",
+                f"{chosen['samples']} {samples}" if chosen else NONE,
+                f"{first['samples']} {samples}",
                 short(first["commit"]),
             ]
         )

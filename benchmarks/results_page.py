@@ -21,6 +21,7 @@ from benchmarks.figures import (
     table,
     tests,
 )
+from benchmarks.pose_sections import poses, readme_rows
 
 INTRODUCTION = """# Results
 
@@ -91,6 +92,7 @@ SECTIONS = (
     infrared.bins,
     infrared.ablations,
     infrared.counting,
+    poses,
     _classification,
 )
 
@@ -138,6 +140,7 @@ def readme_block(documents: Documents) -> str:
         if group[0]["evaluation"] != group[0]["split"]:
             where = f"{root_of(group[0])}, {group[0]['samples']} images, never trained on"
             rows.append([label(group[0]), where, _in_words(group)])
+    rows += readme_rows(documents)
     for group in classifiers(documents):
         published = published_accuracy(documents, group[0])
         told = f"accuracy {shown('accuracy', group)} %"

@@ -22,6 +22,7 @@ from benchmarks.collect import read_results
 from benchmarks.figures import NONE, Documents, parameters, published_for, table
 from benchmarks.infrared_sections import ablation_in_short
 from benchmarks.performance_page import performance_page, speed_in_short
+from benchmarks.pose_sections import poses_block
 from benchmarks.results_page import readme_block, results_page
 from vision.engine.command import run_command
 from vision.engine.errors import DataError
@@ -159,6 +160,7 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "systems": systems_block,
     "fields": fields_block,
     "published": published_block,
+    "poses": poses_block,
     "registered": registered_block,
 }
 
