@@ -23,6 +23,7 @@ from torchvision.ops import StochasticDepth
 from vision.engine.errors import ConfigError
 from vision.engine.registry import register
 from vision.pose.decoders import build_decoder
+from vision.pose.linear import linear
 from vision.pose.network import PoseNetwork, channels_last, fold_batch_norms, nchw, nhwc
 from vision.pose.ss2d import SS2D
 
@@ -99,7 +100,8 @@ class CMM(nn.Module):
         """``[N, H, W, C]`` to the same shape."""
         image = nchw(x)
         u = nhwc(image + self.near(image) + self.far(image) if self.between is None else self.between(image))
-        return u + self.reduce(F.gelu(self.expand(self.norm(u))))
+        hidden = linear(self.norm(u), self.expand.weight, self.expand.bias, "gelu")
+        return u + linear(hidden, self.reduce.weight, self.reduce.bias)
 
     def deploy(self) -> None:
         """Makes one biased depth-wise convolution of the identity and the two branches."""

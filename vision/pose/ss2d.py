@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vision.engine.errors import ConfigError
 from vision.ops.cross_scan import DIRECTIONS
 from vision.ops.selective_scan import ss2d
+from vision.pose.linear import linear
 
 CHANNELS_A_RANK = 16
 SHORTEST_STEP, LONGEST_STEP, STEP_FLOOR = 1e-3, 1e-1, 1e-4
@@ -96,19 +97,19 @@ class SS2D(nn.Module):
         """Mixes the positions of ``x``, channels last: ``[N, H, W, C]`` to ``[N, H, W, C]``, contiguous."""
         _, height, width, _ = x.shape
         # Two products instead of one that is cut: what follows then reads and writes contiguous memory.
-        u = F.linear(x, self.in_proj.weight[: self.inner])
+        u = linear(x, self.in_proj.weight[: self.inner])
         in_place = not torch.is_grad_enabled()  # memory that is at hand already is the fastest to write to
         u = F.silu(self.conv2d(u.permute(0, 3, 1, 2)), inplace=in_place).permute(0, 2, 3, 1)
         y = self.scan(u.flatten(1, 2), height, width)
         y = self.out_norm(y).unflatten(1, (height, width))
         if self.gate:
-            z = F.silu(F.linear(x, self.in_proj.weight[self.inner :]), inplace=in_place)
+            z = linear(x, self.in_proj.weight[self.inner :], activation="silu")
             y = z.mul_(y) if in_place and z.dtype == y.dtype else y * z
-        return self.out_proj(y)
+        return linear(y, self.out_proj.weight)
 
     def scan(self, u: Tensor, height: int, width: int) -> Tensor:
         """The four scans, summed: ``[N, L, E]`` to ``[N, L, E]``, positions in row-major order."""
-        projected = F.linear(u, self.x_proj_weight.flatten(0, 1)).unflatten(2, (DIRECTIONS, -1))
+        projected = linear(u, self.x_proj_weight.flatten(0, 1)).unflatten(2, (DIRECTIONS, -1))
         steps, into, out_of = projected.split([self.rank, self.state_size, self.state_size], dim=-1)
         return ss2d(
             u,
