@@ -110,6 +110,8 @@ def label(record: Record) -> str:
     if network.get("type") == "tbcnet":
         return f"TBC-Net {network.get('tem', 'lite')}, `{record['recipe']}`"
     named = network.get("model", "") if network.get("type") == "timm_pose" else network.get("type")
+    if named == "dhrnet" and network.get("dual_path") is False:
+        named = "cid"
     if named in NETWORKS:
         return f"{NETWORKS[named]}, `{record['recipe']}`"
     return f"`{record['recipe']}`"

@@ -63,7 +63,18 @@ def _in_one_table(document: Document) -> list[str]:
         [row["what"], row["against"], _time(row["ours"]), _time(row["theirs"]), *_beside_aims(row, document)]
         for row in document["rows"]
     ]
-    return table(head, rows, left=2)
+    errors = [f"{e['what']}: {e['value']:.1e}, at most {e['aim']:.0e} allowed." for e in document.get("errors", [])]
+    return [*table(head, rows, left=2), *(line for error in errors for line in (error, ""))]
+
+
+def timed_block(name: str, documents: Documents) -> str:
+    """The table of one document of timings, for another page."""
+    if name not in documents:
+        return "Not timed yet."
+    document = documents[name]
+    made = f"{machine(document)}; {day(document['date'])}."
+    note = [document["note"], ""] if document.get("note") else []
+    return "\n".join([f"**{document['title']}**", "", *_section(document), *note, made])
 
 
 def _aims(document: Document) -> list[str]:

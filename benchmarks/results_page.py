@@ -22,6 +22,7 @@ from benchmarks.figures import (
     tests,
 )
 from benchmarks.pose_sections import poses, readme_rows
+from benchmarks.single_stage_sections import relations
 
 INTRODUCTION = """# Results
 
@@ -93,6 +94,7 @@ SECTIONS = (
     infrared.ablations,
     infrared.counting,
     poses,
+    relations,
     _classification,
 )
 

@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds i
 from benchmarks.collect import read_results
 from benchmarks.figures import NONE, Documents, parameters, published_for, table
 from benchmarks.infrared_sections import ablation_in_short
-from benchmarks.performance_page import performance_page, speed_in_short
+from benchmarks.performance_page import performance_page, speed_in_short, timed_block
 from benchmarks.pose_sections import poses_block
 from benchmarks.results_page import readme_block, results_page
+from benchmarks.single_stage_sections import relations_block
 from vision.engine.command import run_command
 from vision.engine.errors import DataError
 from vision.engine.registry import GIVEN, entries, find, names
@@ -39,7 +40,8 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
      "works, as a faithful re-design: both stages, every ablation, the field's metrics, detection of centroids"),
     ("MamKPD, top-down pose", "vision.pose.mamkpd", "docs/pose.md",
      "works, as a reconstruction from the abstract: COCO, CrowdPose, OCHuman, MPII, AP-10K; timm baselines; videos"),
-    ("DHRNet, single-stage pose", "vision.pose.dhrnet", "docs/dhrnet.md", ""),
+    ("DHRNet, single-stage pose", "vision.pose.dhrnet", "docs/dhrnet.md",
+     "works, held to values of the released code: DHRNet and CID, checkpoints both ways; COCO, CrowdPose, OCHuman"),
     ("Selective-scan kernels", "vision.ops.selective_scan", "docs/selective_scan.md",
      "works on CPUs: forward, backward, fused image scan, compile, export, ONNX; CUDA kernels: only emulated so far"),
     ("STOP, online learning of spiking networks", "snn.stop", "docs/stop.md", ""),
@@ -161,6 +163,8 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "fields": fields_block,
     "published": published_block,
     "poses": poses_block,
+    "relations": relations_block,
+    "timed": timed_block,
     "registered": registered_block,
 }
 
