@@ -97,6 +97,7 @@ def _record(root: Path, file: Path) -> dict[str, Any]:
     parts = [part for part in run.path.relative_to(root).parts if not _SEED.fullmatch(part)]
     above = RunFolder(root).config
     recipe = load(run.config).tree if run.config.is_file() else {}
+    task = recipe.get("task") or {}
     made = read_json(run.environment) if run.environment.is_file() else {}
     return {
         "recipe": (load(above).name if above.is_file() else "") or result["name"],
@@ -110,8 +111,9 @@ def _record(root: Path, file: Path) -> dict[str, Any]:
         "bins": [table for table in result.get("tables", {}).values() if table["type"] == "bins"],
         "primary": result.get("primary"),
         "mode": result.get("mode"),
-        "network": _without_folders((recipe.get("task") or {}).get("network") or result.get("network")),
-        "loss": (recipe.get("task") or {}).get("loss"),
+        "network": _without_folders(task.get("network") or result.get("network")),
+        "loss": task.get("loss"),
+        "options": {k: _without_folders(v) for k, v in task.items() if k not in ("type", "network", "loss")},
         "parameters": result.get("parameters") or _parameters(run, result),
         "checkpoint": _name_of(str(result.get("checkpoint") or "")) or None,
         "weights_sha256": result.get("weights_sha256"),

@@ -99,10 +99,11 @@ def _beside_aims(row: Row, document: Document) -> list[str]:
 
 
 def told(ratio: float, aim: float, document: Document) -> str:
-    """A ratio in words: how many times as fast where that was aimed at, else as the share that it is."""
+    """A ratio in words: how many times as fast (of memory: less) where that was aimed at, else as the share it is."""
     faster = 1 / ratio if document["better"] == "lower" else ratio
     is_gain = aim < 1 if document["better"] == "lower" else aim > 1
-    return f"{faster:.3g}× as fast" if is_gain else f"{ratio:.3g} of theirs"
+    word = "less" if str(document.get("unit")).endswith("MB") else "as fast"
+    return f"{faster:.3g}× {word}" if is_gain else f"{ratio:.3g} of theirs"
 
 
 def reached(row: Row, document: Document) -> str:
@@ -189,5 +190,5 @@ def _span(ratios: list[float], aim: float, document: Document) -> str:
     """The worst and the best of some ratios, in words."""
     worst, best = (max, min) if document["better"] == "lower" else (min, max)
     ends = [told(end(ratios), aim, document) for end in (worst, best)]
-    number = ends[0].partition("× as fast" if "×" in ends[0] else " of theirs")[0]
+    number = ends[0].partition("×" if "×" in ends[0] else " of theirs")[0]
     return ends[0] if ends[0] == ends[1] else f"{number} to {ends[1]}"

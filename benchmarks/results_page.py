@@ -23,6 +23,8 @@ from benchmarks.figures import (
 )
 from benchmarks.pose_sections import poses, readme_rows
 from benchmarks.single_stage_sections import relations
+from benchmarks.spiking_sections import is_spiking, spiking
+from benchmarks.spiking_sections import readme_rows as spiking_rows
 
 INTRODUCTION = """# Results
 
@@ -46,7 +48,9 @@ def results_page(documents: Documents) -> str:
 
 def classifiers(documents: Documents) -> list[list[Record]]:
     """Runs and weights judged as classifiers of images, on their test splits."""
-    return tests(documents, lambda r: "accuracy" in r["metrics"] and r["data"]["type"] != "scm_scenes")
+    return tests(
+        documents, lambda r: "accuracy" in r["metrics"] and r["data"]["type"] != "scm_scenes" and not is_spiking(r)
+    )
 
 
 def published_accuracy(documents: Documents, record: Record) -> tuple[float, dict[str, Any]] | None:
@@ -96,6 +100,7 @@ SECTIONS = (
     poses,
     relations,
     _classification,
+    spiking,
 )
 
 
@@ -151,6 +156,7 @@ def readme_block(documents: Documents) -> str:
         kind = "trained here" if group[0]["updates"] else "released weights"
         where = f"{root_of(group[0])}, {group[0]['samples']} test images"
         rows.append([f"{label(group[0])}, {kind}", where, told + _over_seeds(group)])
+    rows += spiking_rows(documents)
     return "\n".join(table(["what", "judged on", "figures"], rows, left=3)).rstrip()
 
 

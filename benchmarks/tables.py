@@ -25,6 +25,7 @@ from benchmarks.performance_page import performance_page, speed_in_short, timed_
 from benchmarks.pose_sections import poses_block
 from benchmarks.results_page import readme_block, results_page
 from benchmarks.single_stage_sections import relations_block
+from benchmarks.spiking_sections import spiking_block
 from vision.engine.command import run_command
 from vision.engine.errors import DataError
 from vision.engine.registry import GIVEN, entries, find, names
@@ -44,7 +45,8 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
      "works, held to values of the released code: DHRNet and CID, checkpoints both ways; COCO, CrowdPose, OCHuman"),
     ("Selective-scan kernels", "vision.ops.selective_scan", "docs/selective_scan.md",
      "works on CPUs: forward, backward, fused image scan, compile, export, ONNX; CUDA kernels: only emulated so far"),
-    ("STOP, online learning of spiking networks", "snn.stop", "docs/stop.md", ""),
+    ("STOP, online learning of spiking networks", "snn.stop", "docs/stop.md",
+     "works, held to autograd in float64: W, T, L; OTTT, SLTT, BPTT; images, events; the paper's figures not reached"),
     ("Adversarial training, label calibration", "robust.calibration", "docs/robust.md", ""),
     ("APART, fast adversarial training", "robust.apart", "docs/apart.md", ""),
     ("SoTeacher, distillation", "robust.distillation.soteacher", "docs/soteacher.md", ""),
@@ -165,6 +167,7 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "poses": poses_block,
     "relations": relations_block,
     "timed": timed_block,
+    "spiking": spiking_block,
     "registered": registered_block,
 }
 

@@ -38,6 +38,7 @@ def test_a_run_gives_a_record_with_everything_the_folder_says(make_run: MakeRun)
         "mode": "max",
         "network": {"type": "mlp", "inputs": 64, "hidden": []},
         "loss": None,
+        "options": {},
         "parameters": sum(p.numel() for p in network.parameters()),
         "checkpoint": "best",
         "weights_sha256": SHA["b"],

@@ -90,6 +90,7 @@ def test_that_no_gpu_was_measured_is_said_until_one_was(documents: dict[str, dic
     [
         (0.04, 0.05, LOWER, "25× as fast"),
         (2.0, 0.05, LOWER, "0.5× as fast"),
+        (0.04, 0.05, {**LOWER, "unit": "MB"}, "25× less"),
         (1.9, 2.0, LOWER, "1.9 of theirs"),
         (1.8, 1.5, HIGHER, "1.8× as fast"),
         (0.8, 0.7, HIGHER, "0.8 of theirs"),
