@@ -356,6 +356,18 @@ def test_detections_of_unknown_images(tmp_path: Path, two_images: PoseSet) -> No
     assert list(read_detections(path, two_images, "skip")) == [1]
 
 
+def test_detections_outside_their_image(tmp_path: Path, two_images: PoseSet, caplog: pytest.LogCaptureFixture) -> None:
+    """The pictures are 64 x 48: what touches them counts, what lies beside them does not."""
+    beside = [[64, 0, 9, 9], [0, 48, 9, 9], [-9, 0, 9, 9], [0, -9, 9, 9]]
+    path = dumped(tmp_path / "boxes.json", [box(1, bbox=[-8, -8, 9, 9]), *(box(1, bbox=b) for b in beside)])
+    told = r"4 boxes lie outside their image, such as box 1, \[64.0, 0.0, 9.0, 9.0\] of image 1 \(64 x 48\)"
+    with pytest.raises(DataError, match=rf"{told}; give the boxes of this split, or set data\.on_error: skip"):
+        read_detections(path, two_images)
+    with caplog.at_level("WARNING"):
+        assert read_detections(path, two_images, "skip") == {1: [((-8, -8, 9, 9), 0.5)]}
+    assert "4 boxes lie outside their image" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
@@ -379,6 +391,13 @@ def test_the_usual_detections_of_the_real_images(data_root: Path) -> None:
     read = read_pose_set("coco", root, "val2017")
     found = read_detections(root / "person_detection_results/COCO_val2017_detections_AP_H_56_person.json", read)
     assert (len(found), sum(map(len, found.values()))) == (81, 2705)
+
+
+def test_the_detections_of_the_golden_case(data_root: Path) -> None:
+    folder = data_root / "golden_eval"
+    read = read_pose_set("coco", folder, "mmpose_coco4_gt.json")
+    found = read_detections(folder / "mmpose_coco4_det_AP_H_56.json", read)
+    assert (len(found), sum(map(len, found.values()))) == (4, 118)
 
 
 # several sets as one

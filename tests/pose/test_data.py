@@ -246,6 +246,22 @@ def test_detected_boxes_have_no_joints(detected: Path) -> None:
     assert set(alone.test().ground_truth.images) == {101, 103}
 
 
+def test_detected_boxes_of_the_first_images_alone(detected: Path) -> None:
+    """The file of boxes is that of the whole split, also where only a part of it is judged."""
+    test = made(detected, boxes="boxes.json", eval_images=2).test()
+    assert [s.id for s in test.subjects] == ["101/0", "101/1"] and set(test.ground_truth.images) == {101, 102}
+    rows = [{"image_id": 104, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
+    (detected / "last.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"last\.json: holds no box for the 2 images to judge on"):
+        made(detected, boxes="last.json", eval_images=2).test()
+
+
+def test_detected_boxes_of_images_that_are_left_out(detected: Path) -> None:
+    (detected / "images/val2017/000103.png").unlink()
+    test = made(detected, boxes="boxes.json", on_error="skip").test()
+    assert {s.image.id for s in test.subjects} == {101} and set(test.ground_truth.images) == {101, 102, 104}
+
+
 def test_options_that_nothing_uses_are_told(detected: Path) -> None:
     with pytest.raises(ConfigError, match=r"detected_only needs a detector's file"):
         made(detected, detected_only=True)
@@ -275,6 +291,17 @@ def test_a_skeleton_of_ones_own(tmp_path: Path) -> None:
     data = made(root, custom_skeleton=str(own), test_split=None)
     assert data.skeleton == figure and data.train()[0]["keypoints"].shape == (3, 2)
     assert data.val().skeleton.count == 3
+
+
+def test_another_layout_is_judged_without_anything_to_train_on(tmp_path: Path) -> None:
+    """As OCHuman judges a network that was trained on COCO: its folder holds no training split."""
+    rows = document([person(1, 1), person(2, 2)], images=2)
+    root = write(tmp_path, "any", rows)
+    (root / "ochuman_coco_format_test_range_0.00_1.00.json").write_text(json.dumps(rows))
+    for picture in (root / "images/any").iterdir():
+        picture.rename(root / "images" / picture.name)
+    test = made(root, layout="ochuman", test_split="test").test()
+    assert len(test) == 2 and test[0]["visible"].sum() > 0
 
 
 def test_the_real_split(data_root: Path) -> None:

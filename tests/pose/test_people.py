@@ -48,6 +48,16 @@ def test_unsure_boxes_other_categories_and_crowds_are_left_out(tmp_path: Path) -
     assert [box[0] for box, _ in BoxesOfFile(path, 0.0)(PICTURE, "1.png")] == [1, 2, 6]
 
 
+def test_boxes_outside_the_picture_are_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row(1, -5, 30, 6, 60), row(1, 60, 0, 9, 9), row(1, 0, 40, 9, 9), row(2, 99, 99, 5, 5)]
+    boxes = BoxesOfFile(write(tmp_path / "d.json", rows))
+    with caplog.at_level(logging.WARNING):
+        assert boxes(PICTURE, "1.png") == [((-5, 30, 6, 60), 0.9)]
+        assert boxes(PICTURE, "2.png") == []
+    assert f"1.png: 2 of 3 boxes of {tmp_path / 'd.json'} lie outside the picture of 60 x 40: left out" in caplog.text
+    assert "2.png: 1 of 1 boxes" in caplog.text
+
+
 def test_coco_annotations_name_their_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tree = {
         "images": [{"id": 7, "file_name": "people/me.png"}, {"id": 8, "file_name": "you.png"}],

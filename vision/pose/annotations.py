@@ -1,5 +1,6 @@
 """Annotated people from the published layouts: COCO, CrowdPose, OCHuman, MPII and AP-10K; and boxes of a detector."""
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ __all__ = [
     "read_pose_set",
     "read_rgb",
 ]
+
+log = logging.getLogger(__name__)
 
 Layout = Literal["coco", "crowdpose", "ochuman", "mpii", "ap10k"]
 
@@ -89,14 +92,15 @@ def read_detections(path: str | Path, pose_set: PoseSet, unknown: Literal["stop"
     Args:
         path: the JSON file.
         pose_set: whose images the boxes belong to.
-        unknown: what a box of an image that is not in ``pose_set`` does: ``stop`` with their number, or ``skip`` it.
+        unknown: what boxes of images that are not in ``pose_set`` do, and boxes that lie outside their image: ``stop``
+            with their number, or ``skip`` them, which is logged.
 
     Returns:
         Boxes and scores by image id, in the file's order; images without a box are missing.
 
     Raises:
         DataError: not such a file, a box that is not four numbers, of no area or without a score, boxes of unknown
-            images, or no box at all.
+            images or outside their image, or no box at all.
     """
     path = Path(path).expanduser()
     rows = read_json(path)
@@ -104,6 +108,7 @@ def read_detections(path: str | Path, pose_set: PoseSet, unknown: Literal["stop"
         raise DataError(f"{path}: expected a list of boxes, each with image_id, bbox and score")
     found: Detections = {}
     strangers: list[int] = []
+    outside: list[str] = []
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or "image_id" not in row:
             raise DataError(f"{path}: box {number} is {str(row)[:60]}; expected image_id, bbox and score")
@@ -112,15 +117,41 @@ def read_detections(path: str | Path, pose_set: PoseSet, unknown: Literal["stop"
         if row["image_id"] not in pose_set.images:
             strangers.append(row["image_id"])
             continue
-        found.setdefault(row["image_id"], []).append(_detection(path, number, row))
-    if strangers and unknown == "stop":
-        raise DataError(
-            f"{path}: {len(strangers)} boxes are of {len(set(strangers))} images that {pose_set.source.name} does not "
-            f"list, such as {strangers[0]}; give the boxes of this split, or set data.on_error: skip to leave them out"
-        )
+        image = pose_set.images[row["image_id"]]
+        box, score = _detection(path, number, row)
+        if image.width and not overlaps(box, image.width, image.height):
+            outside.append(f"{number}, {list(box)} of image {image.id} ({image.width} x {image.height})")
+            continue
+        found.setdefault(image.id, []).append((box, score))
+    _tell_unusable(path, strangers, outside, pose_set, unknown)
     if not found:
         raise DataError(f"{path}: holds no box of category {PERSON} for the images of {pose_set.source.name}")
     return found
+
+
+def _tell_unusable(
+    path: Path, strangers: list[int], outside: list[str], pose_set: PoseSet, unknown: Literal["stop", "skip"]
+) -> None:
+    told = []
+    if strangers:
+        told.append(
+            f"{len(strangers)} boxes are of {len(set(strangers))} images that {pose_set.source.name} does not list, "
+            f"such as {strangers[0]}"
+        )
+    if outside:
+        told.append(f"{len(outside)} boxes lie outside their image, such as box {outside[0]}")
+    if told and unknown == "stop":
+        raise DataError(
+            f"{path}: {'; '.join(told)}; give the boxes of this split, or set data.on_error: skip to leave them out"
+        )
+    for line in told:
+        log.warning("%s: %s: left out", path, line)
+
+
+def overlaps(box: Box, width: float, height: float) -> bool:
+    """Whether any part of a box lies in a picture of this size."""
+    left, top, across, down = box
+    return left < width and top < height and left + across > 0 and top + down > 0
 
 
 def _detection(path: Path, number: int, row: dict[str, object]) -> tuple[Box, float]:

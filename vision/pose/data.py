@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vision.engine.data import Sample
-from vision.engine.errors import ConfigError
+from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
-from vision.pose.annotations import Box, PoseSet, read_detections, read_rgb
+from vision.pose.annotations import Box, Detections, PoseSet, read_detections, read_rgb
 from vision.pose.augmentation import TopDownAugmentation, half_body, mirrored, moved, recoloured
 from vision.pose.crops import PADDING, Size, Vector, centre_and_sides, crop_matrix, mapped, region, warped, with_aspect
 from vision.pose.images import RGB, Orientation
@@ -269,8 +269,14 @@ class TopDownData(PoseData):
         kept = super()._for_judging()
         return kept.only(set(self._boxes(kept))) if self.detected_only else kept
 
-    def _boxes(self, pose_set: PoseSet) -> "dict[int, list[tuple[Box, float]]]":
-        return read_detections(Path(self.root).expanduser() / self.boxes, pose_set, self.on_error)
+    def _boxes(self, pose_set: PoseSet) -> Detections:
+        """The detector's boxes for some images of the test split."""
+        path = Path(self.root).expanduser() / self.boxes
+        found = read_detections(path, self.whole_test(), self.on_error)
+        kept = {key: boxes for key, boxes in found.items() if key in pose_set.images}
+        if not kept:
+            raise DataError(f"{path}: holds no box for the {len(pose_set.images)} images to judge on")
+        return kept
 
     def _detected(self, pose_set: PoseSet) -> list[Subject]:
         return [

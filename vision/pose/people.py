@@ -17,6 +17,7 @@ import torch
 from vision.engine.checkpoint import read_weights
 from vision.engine.errors import CheckpointError, ConfigError, DataError, nearest
 from vision.engine.task import Picture, Regions
+from vision.pose.annotations import overlaps
 from vision.pose.records import Box
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,15 @@ class BoxesOfFile:
         found = self._by_name.get(own) or (self._by_id.get(number) if number is not None else None)
         if not found:
             log.warning("%s: %s holds no box for it", name, self.path)
-        return found or []
+            return []
+        kept = [(box, score) for box, score in found if overlaps(box, picture.shape[1], picture.shape[0])]
+        if len(kept) < len(found):
+            size = f"{picture.shape[1]} x {picture.shape[0]}"
+            log.warning(
+                "%s: %d of %d boxes of %s lie outside the picture of %s: left out; are they of another size of it?",
+                name, len(found) - len(kept), len(found), self.path, size,
+            )  # fmt: skip
+        return kept
 
 
 def _read(path: Path) -> Any:

@@ -152,8 +152,13 @@ class PoseData(DataModule):
         return self._examined("val", _first(whole, self.eval_images))
 
     def _for_judging(self) -> PoseSet:
+        return self._examined("test", _first(self.whole_test(), self.eval_images))
+
+    def whole_test(self) -> PoseSet:
+        """The test split as annotated, of which ``eval_images`` may leave a part."""
         assert self.test_split is not None  # ground_truth has seen to it
-        return self._examined("test", _first(self._read(self.test_split), self.eval_images))
+        split = self.test_split
+        return self._fetched("whole test", lambda: self._read(split))
 
     def _keep_apart(self, learnt_from: set[Path]) -> None:
         """Refuses images that a run learns from, or holds out of those, and is also judged on."""
