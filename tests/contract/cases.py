@@ -1,6 +1,7 @@
 """A small example of every registered task, for the tests that every task keeps to.
 
 A new task needs an entry in ``SMALL``: its block, a data block, and how to write a file that its ``read_input`` takes.
+A further example of a task has a name of its own.
 """
 
 import tempfile
@@ -72,6 +73,13 @@ def whole_images() -> Block:
     return {**kept, "type": "pose_images", "size": 64, "smallest_area": 0.0}
 
 
+def everyone(network: str, **options: Any) -> Case:
+    """A single-stage network: a threshold of 0 finds someone even with fresh weights; losses are ratios of sums."""
+    search = {"most": 3, "threshold": 0.0}
+    block = {"type": network, "backbone": "hrnet_w18_small", "channels": 16, "search": search, **options}
+    return Case({"type": "single_stage_pose", "network": block}, whole_images, write_person, one_update=False)
+
+
 SMALL = {
     "classification": Case(
         {"type": "classification", "network": {"type": "digits_cnn", "width": 8}},
@@ -93,22 +101,8 @@ SMALL = {
         {"type": "target_counting", "network": {"type": "scm", "classes": 4}},
         {"type": "scm_scenes", "size": 64, "length": 12, "held_out": 6},
     ),
-    "single_stage_pose": Case(
-        # a threshold of 0 finds someone even with fresh weights; losses are ratios of sums over a pass
-        {
-            "type": "single_stage_pose",
-            "network": {
-                "type": "dhrnet",
-                "backbone": "hrnet_w18_small",
-                "channels": 16,
-                "output_size": 16,
-                "search": {"most": 3, "threshold": 0.0},
-            },
-        },
-        whole_images,
-        write_person,
-        one_update=False,
-    ),
+    "single_stage_pose": everyone("dhrnet", output_size=16),
+    "single_stage_pose of cid": everyone("cid"),
     "spiking_classification": Case(
         {
             "type": "spiking_classification",

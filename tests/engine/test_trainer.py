@@ -27,6 +27,13 @@ from vision.engine.seeding import seed_of
 from vision.engine.task import Batch, Losses, Metric, StepContext
 from vision.engine.trainer import Trainer
 
+
+def test_the_rate_follows_the_batch_where_a_reference_is_given() -> None:
+    for options, expected in (({"reference_batch": 40}, 0.0125), ({"reference_batch": 5}, 0.1), ({}, 0.05)):
+        trainer = make_trainer(seeded_task(), epochs=1, batch_size=10, **options)
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == [pytest.approx(expected)]
+
+
 # -- the update ------------------------------------------------------------------------------------------------------
 
 

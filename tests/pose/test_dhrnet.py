@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.pose.golden_single_stage import agrees, fill, golden_images
 from vision.pose.dhrnet import DHRNet, ImageStage, People, PeopleStage, Search, cid, probability
@@ -344,6 +345,33 @@ def test_people_of_different_images_never_mix_beyond_200_of_them_in_any_order(at
             torch.testing.assert_close(together[own], module(people[own], joints[own], vectors[own]))
 
 
+@pytest.mark.parametrize("attention", ["release", "keys"])
+def test_people_are_grouped_without_looking_at_any_value(attention: Attention) -> None:
+    """On a device without values whatever waits for one, or makes a list of some, fails."""
+    with torch.device("meta"):
+        network = DHRNet(keypoints=5, backbone="hrnet_w18_small", channels=12, attention=attention)
+        features, people = (
+            torch.randn(2, 240, 8, 8),
+            People(torch.ones(7, 2).long(), torch.ones(7).long(), torch.ones(7)),
+        )
+        heatmaps = network.heatmaps(features, people)
+    assert heatmaps.shape == (7, 5, 8, 8)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        people.image.tolist()
+
+
+@pytest.mark.parametrize(("backbone", "features", "maps"), [("hrnet_w32", 41.23, 0.14), ("hrnet_w48", 84.72, 0.21)])
+def test_multiply_adds_of_the_backbone(backbone: str, features: float, maps: float) -> None:
+    """At 512x512 pixels, in units of 1e9, as docs/dhrnet.md tells them."""
+    with torch.device("meta"):
+        network, images = DHRNet(backbone=backbone).eval(), torch.randn(1, 3, 512, 512)
+    with FlopCounterMode(display=False) as first:
+        found = network.features(images)
+    with FlopCounterMode(display=False) as second:
+        network.maps(found)
+    assert [first.get_total_flops() / 2e9, second.get_total_flops() / 2e9] == pytest.approx([features, maps], abs=0.006)
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers the most numbers that any operation's output has."""
 
@@ -452,6 +480,15 @@ def test_the_two_halves_for_export_are_the_whole() -> None:
     assert torch.equal(coords, whole.people.coords)
     assert torch.equal(scores, whole.people.scores)
     torch.testing.assert_close(heatmaps, whole.heatmaps)
+
+
+@pytest.mark.slow
+def test_the_first_half_is_exported() -> None:
+    stage = ImageStage(small()).float()
+    program = torch.export.export(stage, (torch.randn(1, 3, 64, 96),)).module()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(program(image), stage(image))
 
 
 @pytest.mark.parametrize("attention", ["release", "keys"])

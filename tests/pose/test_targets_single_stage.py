@@ -108,6 +108,8 @@ def test_a_batch_is_encoded_person_by_person_and_by_the_maximum() -> None:
     assert found.weight.flatten(1).tolist() == [[1, 1], [1, 1]]
     assert found.image.tolist() == [1, 1]
     assert found.coords.tolist() == [[4, 1], [4, 3]]
+    hidden = encode(annotated(chosen=torch.tensor([1, 0])), (8, 8))
+    assert hidden.weight.flatten(1).tolist() == [[1, 0], [1, 1]]  # a joint that is not labelled does not count
 
 
 def test_nobody_is_encoded_too() -> None:
