@@ -48,9 +48,9 @@ def energy_card(
     for name, count in operations.items():
         kind = "MAC" if analogue[name] else "AC"
         own = energy_nj({name: count}, analogue, 0)
-        rows.append([name, kind, float(count), own, float(macs[name]), macs[name] * MAC_PJ / 1000])
-    rows.append(["neurons", "MAC", float(updates), updates * MAC_PJ / 1000, 0.0, 0.0])
-    sums = [sum(float(row[place]) for row in rows) for place in (2, 3, 4, 5)]
+        rows.append([name, kind, round(count), own, macs[name], macs[name] * MAC_PJ / 1000])
+    rows.append(["neurons", "MAC", round(updates), updates * MAC_PJ / 1000, 0, 0.0])
+    sums = [sum(row[place] for row in rows) for place in (2, 3, 4, 5)]
     rows.append(["all", "", *sums])
     return {
         "type": "bins",

@@ -11,9 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vision.engine.task import Picture
 
-INK, PAPER, FAINT = (36, 62, 120), (255, 255, 255), (238, 240, 244)
+INK, PAPER, FAINT, GREY = (36, 62, 120), (255, 255, 255), (238, 240, 244), (96, 104, 120)
 TALL, WIDE, NAMES, GAP = 300, 220, 92, 5
 """Pixels: of all rows, of all columns, of the names, between layers."""
+CAPTION, SHORTEST = 14, 88
+"""Pixels: of the line below that says how many steps there are, and how wide it is."""
 
 
 @cache
@@ -38,8 +40,8 @@ def raster_picture(rasters: Mapping[str, NDArray[np.uint8]]) -> Picture:
         raise ValueError(f"rasters of {sorted(steps)} time steps; expected at least one layer, all of the same T")
     rows = sum(raster.shape[1] for raster in rasters.values())
     cell = max(2, min(8, TALL // max(rows, 1))), max(2, min(24, WIDE // max(steps)))
-    height = rows * cell[0] + GAP * (len(rasters) + 1)
-    canvas = Image.new("RGB", (NAMES + max(steps) * cell[1] + GAP, max(height, 12)), PAPER)
+    height = rows * cell[0] + GAP * (len(rasters) + 1) + CAPTION
+    canvas = Image.new("RGB", (NAMES + max(max(steps) * cell[1], SHORTEST) + GAP, height), PAPER)
     pen, top = ImageDraw.Draw(canvas), GAP
     for name, raster in rasters.items():
         block = np.where(raster.T[:, :, None] > 0, np.array(INK), np.array(FAINT)).astype(np.uint8)
@@ -48,6 +50,7 @@ def raster_picture(rasters: Mapping[str, NDArray[np.uint8]]) -> Picture:
         middle = top + block.shape[0] // 2
         pen.text((NAMES - 6, middle), _short(name), fill=INK, font=_font(), anchor="rm")
         top += block.shape[0] + GAP
+    pen.text((NAMES, top), f"{max(steps)} time steps →", fill=GREY, font=_font())
     return np.array(canvas)
 
 

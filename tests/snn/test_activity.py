@@ -197,8 +197,10 @@ def test_a_raster_has_a_block_for_each_layer() -> None:
     picture = raster_picture({"first": first, "last": last})
     dark = (picture == (36, 62, 120)).all(-1)[:, 92:]
     rows = np.flatnonzero(dark.any(1))
-    assert len(rows) == 2 * 8 and rows.min() > picture.shape[0] / 2, "only the last layer fired"
+    assert len(rows) == 2 * 8 and rows.min() == 5 + 3 * 8 + 5, "only the last layer fired"
     assert dark[rows[0]].sum() == 4 * 24
+    below = picture[rows.max() + 6 :, 92:]
+    assert (below != 255).any(), "how many steps there are stands below"
     with pytest.raises(ValueError, match="time steps"):
         raster_picture({"a": first, "b": last[:2]})
     with pytest.raises(ValueError, match="at least one layer"):

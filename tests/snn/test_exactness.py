@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn.network import SpikingNetwork
-from snn.networks import NeuronOptions, spiking_mlp
+from snn.networks import NeuronOptions, spiking_mlp, spiking_vgg11
 from snn.neurons import STOPLIFNode
 from snn.residual import PostActivationBlock
 from snn.rules import neurons, set_rule
@@ -193,6 +193,43 @@ def test_b_convolutions_pooling_a_residual_block_and_batch_norm(loss: str) -> No
     for name, gradient in expected[1].items():
         assert gradient.abs().sum() > 0, name
     assert_same(found, expected)
+
+
+def test_standardised_weights_are_exact_in_training_mode_too() -> None:
+    """VGG-11 with ``norm="ws"``: nothing in it depends on the batch, and the gains learn as the weights do."""
+    torch.manual_seed(2)
+    network = spiking_vgg11(3, 2, width=2, norm="ws", bias=True, neuron=NeuronOptions(0.5, 0.6)).double().train()
+    convs = [m for m in network.body if isinstance(m, TracedConv2d)]
+    for conv in convs:
+        assert conv.gain is not None and conv.bias is not None
+        conv.gain.data.add_(0.3 * torch.rand_like(conv.gain))
+        conv.bias.data.add_(0.2 * torch.rand_like(conv.bias))
+    network.body.linear.weight.data.normal_(0, 0.3)
+    set_rule(network, "stop", "WTL", reduction="sum")
+
+    def standardised(v: Tensor, weight: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        flat = weight.flatten(1)
+        fan_in = flat.shape[1]
+        centred = flat - flat.mean(1, keepdim=True)
+        scale = (centred.square().sum(1, keepdim=True) / (fan_in - 1) * fan_in + 1e-4).sqrt()
+        return F.conv2d(v, (centred / scale).view_as(weight) * gain, bias, padding=1)
+
+    layers = [Layer(node.v_threshold, node.leak) for node in neurons(network).values()]
+    generator = torch.Generator().manual_seed(5)
+    x = 2 * torch.rand(4, 3, 2, 8, 8, generator=generator, dtype=torch.float64)
+    y = torch.randint(3, (3,), generator=generator)
+    total = torch.zeros((), dtype=torch.float64)
+    for step in x:
+        for place, (conv, layer) in enumerate(zip(convs, layers, strict=False), start=1):
+            step = 2.74 * layer.step([(step, standardised, [conv.weight, conv.gain, conv.bias], plain)], None)
+            step = F.avg_pool2d(step, 2) if place in (1, 2, 4) else step
+        linear = network.body.linear
+        step = layers[-1].step([(step.flatten(1), F.linear, [linear.weight, linear.bias], plain)], None)
+        total = total + LOSSES["ce"](step, y)
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    expected = dict(zip(names, torch.autograd.grad(total, parameters), strict=True))
+    assert all(gradient.abs().sum() > 0 for gradient in expected.values())
+    assert_same(by_rule(network, x, y, LOSSES["ce"]), (float(total.detach()), expected))
 
 
 def test_c_a_single_layer_is_backpropagation_through_time_with_the_reset_held_constant() -> None:
