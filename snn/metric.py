@@ -92,8 +92,13 @@ class _Record:
     layers: Layers
 
 
+def _tied(logits: NDArray[np.float32]) -> bool:
+    """Whether the highest score is that of several classes, of which only the order chose one."""
+    return bool((logits == logits.max()).sum() > 1)
+
+
 class SpikingMetric(Metric):
-    """Accuracy, the step answers settle at, firing rate, synaptic operations and energy, with tables by layer and step.
+    """Accuracy, ties, when answers settle, firing rate, synaptic operations and energy; tables by layer and step.
 
     Args:
         classes: their names.
@@ -101,7 +106,7 @@ class SpikingMetric(Metric):
 
     primary = "accuracy"
     others: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("decided", "firing_rate", "synaptic_operations", "energy_nj"), "min"
+        ("tied", "decided", "firing_rate", "synaptic_operations", "energy_nj"), "min"
     )
 
     def __init__(self, classes: list[str]) -> None:
@@ -121,6 +126,7 @@ class SpikingMetric(Metric):
         rates = np.mean([r.rates for r in records], axis=0)
         return {
             "accuracy": float(np.mean([r.by_step[-1] == r.label for r in records])),
+            "tied": float(np.mean([_tied(r.logits) for r in records])),
             "decided": float(np.mean([first_settled(list(r.by_step)) for r in records])),
             "firing_rate": float((rates * sizes).sum() / sizes.sum()),
             "synaptic_operations": float(np.mean([sum(r.operations) for r in records])),

@@ -176,6 +176,7 @@ def test_scores_over_time_steps() -> None:
     metric.update(predictions, {"label": torch.tensor([1, 1, 1])})
     figures, tables = metric.compute(), metric.tables(metric.ordered())
     assert figures["accuracy"] == pytest.approx(2 / 3)
+    assert figures["tied"] == 0.0
     assert figures["decided"] == pytest.approx((2 + 3 + 1) / 3)
     assert figures["firing_rate"] == pytest.approx((0.2 * 10 + 0.5 * 2) / 12)
     assert figures["synaptic_operations"] == pytest.approx(90 + 20)
@@ -185,6 +186,15 @@ def test_scores_over_time_steps() -> None:
     assert tables["confusion"]["values"] == [[0, 0], [1, 2]]
     assert tables["layers"]["rows"][0] == ["n1", pytest.approx(0.2), 0.7, 0.5, 10]
     assert tables["energy"]["rows"][-1][3] == pytest.approx(figures["energy_nj"])
+
+
+def test_answers_that_only_the_order_of_classes_chose_are_counted() -> None:
+    metric = SpikingMetric(["0", "1"])
+    predictions = [prediction("a", [0, 0], 0.2), prediction("b", [1, 0], 0.4), prediction("c", [1, 1], 0.4)]
+    predictions[1].logits[:] = 1.0
+    predictions[2].logits[:] = 0.0
+    metric.update(predictions, {"label": torch.tensor([0, 0, 0])})
+    assert metric.compute()["tied"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(("answers", "step"), [([4], 1), ([1, 2, 3], 3), ([3, 3, 3], 1), ([3, 1, 3, 3], 3)])
