@@ -76,7 +76,7 @@ def whole_images() -> Block:
 def everyone(network: str, **options: Any) -> Case:
     """A single-stage network: a threshold of 0 finds someone even with fresh weights; losses are ratios of sums."""
     search = {"most": 3, "threshold": 0.0}
-    block = {"type": network, "backbone": "hrnet_w18_small", "channels": 16, "search": search, **options}
+    block = {"type": network, "backbone": "hrnet_w18_small", "search": search, **options}
     return Case({"type": "single_stage_pose", "network": block}, whole_images, write_person, one_update=False)
 
 
@@ -101,8 +101,8 @@ SMALL = {
         {"type": "target_counting", "network": {"type": "scm", "classes": 4}},
         {"type": "scm_scenes", "size": 64, "length": 12, "held_out": 6},
     ),
-    "single_stage_pose": everyone("dhrnet", output_size=16),
-    "single_stage_pose of cid": everyone("cid"),
+    "single_stage_pose": everyone("dhrnet", channels=16, output_size=16),
+    "single_stage_pose of cid": everyone("cid", channels=32),
     "spiking_classification": Case(
         {
             "type": "spiking_classification",
