@@ -266,6 +266,7 @@ def _accuracy(logits: Array, labels: NDArray[np.int64], temperature: float, weig
     rows = np.arange(len(labels))
     p = softmax(logits / temperature, axis=1)
     own = p[rows, labels]
-    p[rows, labels] = -np.inf
-    bounds = np.sort(1 / (1 + p.max(axis=1) - own)) if p.shape[1] > 1 else np.full(len(own), np.inf)
+    p[rows, labels] = 0
+    with np.errstate(divide="ignore"):  # a label that the teacher is sure of bears any weight
+        bounds = np.sort(1 / (1 + p.max(axis=1) - own))
     return 1 - np.searchsorted(bounds, weights, side="left") / len(bounds)
