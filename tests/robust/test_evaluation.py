@@ -1,0 +1,171 @@
+"""Judging under attack: closed forms, a kill in the middle, and networks trained by others."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from robust import evaluation
+from robust.autoattack import autoattack, parts_for
+from robust.evaluation import Judged, judge, sweep
+from robust.table import Row
+from robust.threat import ThreatModel
+from vision.classification import Normalised
+from vision.engine.data import Sample
+from vision.engine.errors import ConfigError, DataError
+
+
+class Points(Dataset[Sample]):
+    """Images of one pixel a channel."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.pixels, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        return {"id": f"p{index}", "image": self.pixels[index], "label": self.labels[index]}
+
+
+def threshold() -> nn.Module:
+    """Class 1 where the pixel is above a half."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([[0.0], [10.0]]))
+        network[1].bias.copy_(torch.tensor([0.0, -5.0]))
+    return network.eval()
+
+
+def points(n: int = 20) -> Points:
+    """Pixels 0.025, 0.075, ...: the n-th is that far from a half, all of them right."""
+    images = ((torch.arange(n) + 0.5) / n).view(-1, 1, 1, 1)
+    return Points(images, (images.flatten() > 0.5).long())
+
+
+def test_accuracy_is_the_share_beyond_the_radius(tmp_path: Path) -> None:
+    found = judge(threshold(), points(), "pgd20", ThreatModel(eps=0.2), tmp_path / "t", weights="w", batch_size=7)
+    assert found.accuracy == pytest.approx(0.6)  # 0.025 ... 0.275 from below and the same from above stand
+    assert len(found.rows) == 20 and {r.broken_by for r in found.rows} == {"", "pgd20"}
+    assert all(r.size <= 0.2 + 1e-6 for r in found.rows)
+
+
+def test_what_is_wrong_without_an_attack_counts_as_such(tmp_path: Path) -> None:
+    data = points()
+    data.labels = 1 - data.labels
+    found = judge(threshold(), data, "pgd20", ThreatModel(eps=0.2), tmp_path / "t", weights="w")
+    assert found.accuracy == 0.0 and {r.broken_by for r in found.rows} == {"clean"}
+
+
+def test_sweep_falls_as_the_closed_form_says() -> None:
+    data = points()
+    found = sweep(threshold(), data.pixels, data.labels, ThreatModel(), [0.0, 0.1, 0.2, 0.3, 1.0])
+    assert found == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.0])
+    with pytest.raises(ConfigError, match="ascend"):
+        sweep(threshold(), data.pixels, data.labels, ThreatModel(), [0.2, 0.1])
+
+
+def test_a_killed_evaluation_ends_as_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(name: str) -> Judged:
+        return judge(threshold(), points(), "pgd20", ThreatModel(), tmp_path / name, weights="w", batch_size=6)
+
+    whole, attack, calls = run("whole"), evaluation.attack_batch, []
+
+    def killed(*args: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return attack(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "attack_batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut")
+    assert run("cut").rows == whole.rows
+    assert len(calls) == 5
+
+
+def test_a_network_in_train_mode_is_refused(tmp_path: Path) -> None:
+    network = nn.Sequential(threshold(), nn.BatchNorm1d(2)).eval()
+    network[1].train()
+    with pytest.raises(ConfigError, match=r"train mode \('1' is\)"):
+        judge(network, points(), "clean", ThreatModel(), tmp_path / "t", weights="w")
+
+
+def test_images_outside_the_range_and_foreign_tables_are_refused(tmp_path: Path) -> None:
+    data = points()
+    data.pixels = data.pixels * 255
+    with pytest.raises(DataError, match="not normalised"):
+        judge(threshold(), data, "pgd20", ThreatModel(), tmp_path / "t", weights="w")
+    judge(threshold(), points(), "clean", ThreatModel(), tmp_path / "t", weights="w")
+    with pytest.raises(DataError, match="another weights"):
+        judge(threshold(), points(), "clean", ThreatModel(), tmp_path / "t", weights="v")
+
+
+def test_figures_of_an_attack() -> None:
+    logits = [[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]
+    rows = [Row(str(i), 0, z, 0.0, b) for i, (z, b) in enumerate(zip(logits, ["", "pgd20", ""], strict=True))]
+    found = Judged("pgd20", rows).figures
+    right, wrong = (-np.log(np.exp(a) / (1 + np.exp(2.0))) for a in (2.0, 0.0))
+    assert found["pgd20"] == pytest.approx(2 / 3)
+    assert found["pgd20_nll"] == pytest.approx((2 * right + wrong) / 3)
+
+
+def test_parts_fit_the_number_of_classes() -> None:
+    assert parts_for(10) == parts_for(4) == ("apgd-ce", "apgd-t", "fab-t", "square")
+    assert parts_for(3) == ("apgd-ce", "apgd-dlr", "fab-t", "square")
+    assert parts_for(2) == ("apgd-ce", "fab-t", "square")
+    with pytest.raises(ConfigError, match="2 or more classes"):
+        parts_for(1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_autoattack_finds_what_is_within_reach_of_a_linear_network(classes: int) -> None:
+    pytest.importorskip("pyautoattack")
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, classes)).eval()
+    images = torch.rand(12, 3, 2, 2) * 0.4 + 0.3
+    labels, weight = network(images).argmax(1), network[1].weight.detach()
+    threat = ThreatModel(eps=0.05)
+    attacked, names = autoattack(network, images, labels, threat, queries=50)
+    logits = network(images).detach()
+    gaps = logits.gather(1, labels[:, None]) - logits
+    reach = threat.eps * (weight[labels][:, None] - weight[None]).abs().sum(2)
+    breakable = ((gaps < reach - 1e-6) & (torch.arange(classes) != labels[:, None])).any(1)
+    assert 0 < int(breakable.sum()) < 12
+    assert [bool(name) for name in names] == breakable.tolist()
+    assert float((attacked - images).abs().max()) <= 0.05 + 1e-6
+
+
+def test_autoattack_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyautoattack", None)
+    with pytest.raises(ConfigError, match=r"triptych\[robust-eval\]"):
+        autoattack(threshold(), torch.rand(1, 1, 1, 1), torch.tensor([0]), ThreatModel())
+
+
+@pytest.mark.parametrize(
+    ("file", "threat", "clean", "robust"),
+    [
+        ("wong_kolter_cifar_small_linf8_cascade0.pt", ThreatModel("linf", 8 / 255), 0.312, 0.264),
+        ("wong_kolter_cifar_small_l2_36_cascade0.pt", ThreatModel("l2", 36 / 255), 0.554, 0.492),
+    ],
+)
+@pytest.mark.data
+def test_provably_robust_networks_have_their_known_accuracies(
+    data_root: Path, tmp_path: Path, file: str, threat: ThreatModel, clean: float, robust: float
+) -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(2048, 100), nn.ReLU(), nn.Linear(100, 10),
+    )  # fmt: skip
+    state = torch.load(data_root / "cifar_weights" / file, weights_only=True)
+    layers.load_state_dict(state)
+    network = Normalised(layers, [0.485, 0.456, 0.406], [0.225] * 3).eval()
+    with np.load(data_root / "cifar10" / "cifar10_lossless_subset.npz") as arrays:
+        images, labels = arrays["test_images"][:500], arrays["test_labels"][:500]
+    data = Points(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels).long())
+    accuracy = {name: judge(network, data, name, threat, tmp_path / name, weights="w") for name in ("clean", "pgd20")}
+    assert accuracy["clean"].accuracy == pytest.approx(clean, abs=0.005)
+    assert accuracy["pgd20"].accuracy == pytest.approx(robust, abs=0.005)
