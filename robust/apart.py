@@ -122,11 +122,12 @@ class Apart(nn.Module):
         """
         delta = (self.start_scale * directions).clamp(-self.eps, self.eps)
         first = (images + delta).clamp(0, 1)
-        with self._statistics_kept(self.bn_update == "second"), self._recording() as found:
-            loss = F.cross_entropy(self.network(first), labels)
-        if missing := [name for name in self.names if name not in found]:
-            raise TrainingError(f"layers: '{missing[0]}' takes no part in the forward pass; leave it out")
-        input_sign, *signs = (g.sign() for g in torch.autograd.grad(loss, [first, *(found[n] for n in self.names)]))
+        with self._statistics_kept(self.bn_update == "second"):
+            with self._recording() as found:
+                loss = F.cross_entropy(self.network(first), labels)
+            if missing := [name for name in self.names if name not in found]:
+                raise TrainingError(f"layers: '{missing[0]}' takes no part in the forward pass; leave it out")
+            input_sign, *signs = (g.sign() for g in torch.autograd.grad(loss, [first, *(found[n] for n in self.names)]))
         delta = (delta + self.step * input_sign).clamp(-self.eps, self.eps)
         second = (images + delta).clamp(0, 1)
         second.retain_grad()
