@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robust.attacks import Loss, Start, pgd
 from robust.averaging import WeightAverage, renew_statistics
 from robust.threat import ThreatModel
+from robust.tracking import StabilityRecord
 from vision.classification import Normalised, metrics
 from vision.classification.data import ClassificationData
 from vision.classification.task import Classification, ClassificationMetric, Scores
@@ -159,6 +160,8 @@ class AdversarialClassification(Classification):
         swa_start: epochs to finish before weights are averaged at the end of each further one; None never averages.
             The release averages from its epoch of index 81 on, which is 81 here.
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
+        track_stability: note for each sample in which epochs its attacked image was right
+            (:class:`~robust.data_quality.StabilityTracker`); the step ``stability_rank`` makes subsets of it.
 
     Raises:
         ConfigError: normalised data, an attack that does not fit the method, or a number out of range.
@@ -178,6 +181,7 @@ class AdversarialClassification(Classification):
         clean_share: float = 0.0,
         swa_start: int | None = None,
         label_smoothing: float = 0.0,
+        track_stability: bool = False,
     ) -> None:
         super().__init__(data, network, label_smoothing)
         _check_options(data, network, method, attack, beta, clean_share, swa_start)
@@ -188,6 +192,7 @@ class AdversarialClassification(Classification):
         self.attack = attack or ATTACKS[method]
         self.judge = judge or Attack(start="zero")
         self.beta, self.clean_share, self.swa_start = beta, clean_share, swa_start
+        self.stability = StabilityRecord(data) if track_stability else None
         self._batch_size = 1
 
     @property
@@ -221,8 +226,21 @@ class AdversarialClassification(Classification):
                 losses["clean"] = self.clean_share * F.cross_entropy(
                     self.trained(images), labels, label_smoothing=self.label_smoothing
                 )
-        losses["_accuracy"] = (logits.detach().argmax(1) == labels).float().mean()
+        losses["_accuracy"] = self.answered(batch, logits.detach())
         return losses
+
+    def answered(self, batch: Batch, logits: Tensor) -> Tensor:
+        """The share of attacked images that a training step got right; tells the stability record, where one is kept.
+
+        Every method passes its logits ``[N, C]`` on attacked images through here, once a step.
+        """
+        if self.stability is not None:
+            self.stability.see(batch, logits)
+        return (logits.argmax(1) == batch["label"]).float().mean()
+
+    def before_training(self) -> None:
+        if self.stability is not None:
+            self.stability.begin()
 
     def predict(self, batch: Batch) -> list[Scores]:
         found = super().predict(batch)
@@ -239,6 +257,8 @@ class AdversarialClassification(Classification):
         return RobustMetric(self.data.classes)
 
     def after_epoch(self, epoch: int) -> None:
+        if self.stability is not None:
+            self.stability.end_epoch()
         if isinstance(self.network, WeightAverage) and self.swa_start is not None and epoch > self.swa_start:
             self.network.add()
             renew_statistics(self.network.average, self._clean_batches(epoch))

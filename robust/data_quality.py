@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vision.classification.subset import check_indices
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.files import replacing
 
@@ -137,11 +138,24 @@ class StabilityTracker:
         width = (self.count + 7) // 8
         return torch.from_numpy(np.stack(self._history) if self._history else np.zeros((0, width), np.uint8))
 
-    def restore(self, state: Tensor) -> None:
-        """Goes back to what :meth:`state` gave; an epoch that had begun begins anew."""
-        self._history = [row.copy() for row in state.cpu().numpy()]
+    def begun(self) -> dict[str, NDArray[np.bool_]]:
+        """What the epoch that has not ended has ``seen``, and got ``right``, each of shape ``[N]``."""
+        return {"seen": self._seen, "right": self._right}
+
+    def restore(self, state: Tensor, begun: dict[str, NDArray[np.bool_]] | None = None) -> None:
+        """Goes back to what :meth:`state` and :meth:`begun` gave; without the latter the epoch begins anew.
+
+        Raises:
+            DataError: the state is that of another number of samples.
+        """
+        rows = state.cpu().numpy()
+        if rows.ndim != 2 or rows.shape[1] != (self.count + 7) // 8:
+            raise DataError(f"a tracker of {self.count} samples cannot take a state of shape {list(rows.shape)}")
+        self._history = [row.copy() for row in rows]
         self.epochs = len(self._history)
         self._begin()
+        if begun is not None:
+            self._seen, self._right = begun["seen"].copy(), begun["right"].copy()
 
     def save(self, path: Path) -> None:
         """Writes ``rank``, ``count_wrong``, ``first_learned``, ``stability`` and ``history`` (bits) as npz."""
@@ -259,21 +273,3 @@ def _select(rank: Array, count: int, labels: NDArray[np.integer] | None, balance
         wanted = f"a multiple of {len(groups)} up to {fewest * len(groups)}" if balanced else f"1 to {fewest}"
         raise ConfigError(f"count: cannot select {count} samples; expected {wanted}")
     return np.sort(np.concatenate([group[np.argsort(rank[group], kind="stable")[:share]] for group in groups]))
-
-
-def check_indices(indices: Sequence[int] | NDArray[np.generic], count: int, what: str) -> Indices:
-    """Indices as int64.
-
-    Raises:
-        DataError: none, not whole numbers, out of ``[0, count)``, or repeated; the first such is named.
-    """
-    found = np.asarray(indices)
-    if found.ndim != 1 or not len(found) or not np.issubdtype(found.dtype, np.integer):
-        raise DataError(f"{what}: {found.dtype} of shape {list(found.shape)}; expected one row of whole numbers")
-    wrong = found[(found < 0) | (found >= count)]
-    if len(wrong):
-        raise DataError(f"{what}: {wrong[0]} is out of range ({len(wrong)} are); expected 0 to {count - 1}")
-    values, times = np.unique(found, return_counts=True)
-    if times.max() > 1:
-        raise DataError(f"{what}: {values[times > 1][0]} stands {times.max()} times ({(times > 1).sum()} are repeated)")
-    return found.astype(np.int64)

@@ -8,7 +8,6 @@ import torch
 
 from robust.data_quality import (
     StabilityTracker,
-    check_indices,
     merge_ranks,
     normalised_rank,
     read_rank,
@@ -16,6 +15,7 @@ from robust.data_quality import (
     select_friendly,
     select_problematic,
 )
+from vision.classification.subset import check_indices
 from vision.engine.errors import ConfigError, DataError
 
 
