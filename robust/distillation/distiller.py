@@ -68,7 +68,7 @@ class Distiller(ABC):
         self.initial_epochs = 0
         self.layers: nn.Module = nn.ModuleDict()
 
-    def prepare(self, student: Seen, teacher: Seen, data: TrainingSet) -> None:
+    def prepare(self, student: Seen, teacher: Seen, data: TrainingSet) -> None:  # noqa: B027 (most need none)
         """Makes the layers for the shapes that both networks show, and refuses those that do not fit.
 
         Raises:

@@ -65,12 +65,10 @@ class KDSVD(Distiller):
 def _leading(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Shares ``[N, k]`` and right singular vectors ``[N, C, k]`` of features ``[N, C, H, W]``."""
     matrices = features.float().flatten(2).transpose(1, 2)
+    if matrices.requires_grad:
+        matrices.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
     _, values, rows = torch.linalg.svd(matrices, full_matrices=False)
     vectors = rows.transpose(1, 2)[:, :, :count]
-    if vectors.requires_grad:
-        vectors.register_hook(lambda g: g.nan_to_num(0.0, 0.0, 0.0))
-    if features.requires_grad:
-        features.register_hook(lambda g: g.nan_to_num(0.0, 0.0, 0.0))
     return F.normalize(values[:, :count], dim=1), F.normalize(vectors, dim=1)
 
 
