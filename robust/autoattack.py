@@ -79,7 +79,7 @@ def autoattack(
     if (threat.low, threat.high) != (0.0, 1.0):
         raise ConfigError(f"AutoAttack clamps to [0, 1]; the threat model has [{threat.low}, {threat.high}]")
     device = images.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), untouched(network), _traced():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _frozen(network), _traced():
         found, names, standing = images.clone(), [""] * len(images), _right(network, images, labels)
         for i in (~standing).nonzero().flatten().tolist():
             names[i] = "clean"
@@ -132,6 +132,20 @@ def _prepared(
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(TARGETS, classes - 1)
     attack.square.n_queries = queries
     return attack
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """As :func:`robust.attacks.untouched`; parameters ask for no gradient, as FAB would leave them one."""
+    asking = [p for p in network.parameters() if p.requires_grad]
+    with untouched(network):
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in asking:
+                parameter.requires_grad_(True)
 
 
 @torch.no_grad()
