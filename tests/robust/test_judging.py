@@ -99,3 +99,18 @@ def test_corruptions_are_read_by_severity(tmp_path: Path) -> None:
         corruption_accuracy(network, tmp_path)
     with pytest.raises(DataError, match=r"labels\.npy"):
         corruption_accuracy(network, tmp_path / "nowhere")
+
+
+def test_the_tool_judges_a_run_under_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tools.eval import main as judge
+
+    folder = train(tmp_path)
+    capsys.readouterr()
+    options = ["robust.attacks=[clean, fgsm]", "robust.limit=30", "robust.few=0", "robust.threat.eps=0.05"]
+    assert judge([str(folder / "train"), "--robust", *options]) == 0
+    files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [f.parent.name for f in files] == ["robust-best", "robust-last"]
+    written = json.loads(files[0].read_text())
+    assert set(written["images"].values()) == {30} and written["threat"]["eps"] == 0.05
+    with pytest.raises(ConfigError, match="attakcs"):
+        judge([str(folder / "train"), "--robust", "robust.attakcs=[clean]"])
