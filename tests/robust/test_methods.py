@@ -162,7 +162,7 @@ def test_apart_trains_and_its_strengths_move_and_stay_out_of_the_optimiser(tmp_p
 
 
 def test_apart_resumes_exactly(tmp_path: Path) -> None:
-    """A run of three epochs, and one that is killed in its second and goes on: the same weights, strengths and directions."""
+    """A whole run, and one that is killed and goes on: the same weights, strengths and directions."""
     whole = run(tmp_path / "a", recipe(tmp_path / "a", APART, trainer={"epochs": 3}, schedule={"type": "triangular"}))
     tree = recipe(tmp_path / "b", APART, trainer={"epochs": 3, "save_every_steps": 2}, schedule={"type": "triangular"})
     import vision.engine.trainer as engine
