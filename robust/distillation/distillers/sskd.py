@@ -112,7 +112,7 @@ def best_ranked(scores: Tensor, target: Tensor, share: float) -> Tensor:
     Returns:
         Places, ascending.
     """
-    order = scores.argsort(1, descending=True, stable=True)
+    order = scores.argsort(dim=1, descending=True, stable=True)
     rank = (order == target[:, None]).int().argmax(1)
     wrong = int((rank > 0).sum())
     count = len(rank) - wrong + int(wrong * share)
