@@ -1,7 +1,9 @@
 """Distillation: teachers trained for their students (SoTeacher), and the distillers to judge them by."""
 
-from robust.distillation import distillers
+from robust.distillation import distillers, students
+from robust.distillation.comparison import DistillationTable, compare
 from robust.distillation.consistency import ConsistencyBank, consistency_weight
+from robust.distillation.diagnostics import TeacherDiagnostics, diagnose
 from robust.distillation.distiller import Distiller, LossWeights, soft_label_loss
 from robust.distillation.indexed import IndexedDataset
 from robust.distillation.lipschitz import lipschitz_penalty, lipschitz_terms
@@ -16,6 +18,7 @@ __all__ = [
     "ConsistencyBank",
     "CorrectnessRanking",
     "Distillation",
+    "DistillationTable",
     "Distiller",
     "IndexedDataset",
     "LossWeights",
@@ -25,11 +28,15 @@ __all__ = [
     "Seen",
     "Taps",
     "Teacher",
+    "TeacherDiagnostics",
+    "compare",
     "consistency_weight",
+    "diagnose",
     "distillers",
     "lipschitz_penalty",
     "lipschitz_terms",
     "look",
     "soft_label_loss",
+    "students",
     "taps_of",
 ]
