@@ -8,7 +8,9 @@ from typing import Any
 
 from vision.engine.errors import ConfigError, nearest
 from vision.engine.files import read_json, write_atomically, write_json
+from vision.engine.pipeline import DONE
 from vision.engine.registry import register
+from vision.engine.summary import figures_in
 
 FIGURES = "figures.json"
 
@@ -107,26 +109,41 @@ class DistillationTable:
     that the last seed's ``table.md`` and ``table.json`` hold all of them.
 
     Attributes:
-        figures: a student's figure by ``teacher/distiller``, such as ``standard/kd``.
+        students: a student's run folder by ``teacher/distiller``, such as ``standard/kd``.
+        figure: which of a run's figures is compared, by dotted name.
         baseline: the teacher that differences are taken to.
     """
 
-    figures: dict[str, float]
+    students: dict[str, Path]
+    figure: str = "test.accuracy"
     baseline: str = "standard"
 
     def run(self, folder: Path) -> dict[str, Any]:
-        """The differences of this seed; the table goes to ``folder``.
+        """The differences of this seed; the table goes to ``folder``. Nothing is made of a dry run.
 
         Raises:
-            ConfigError: as :func:`compare`.
+            ConfigError: a student without that figure, or as :func:`compare`.
         """
-        own = compare([self.figures], self.baseline)
-        write_json(folder / FIGURES, self.figures)
+        results = {name: read_json(run / DONE)["result"] for name, run in self.students.items()}
+        if all(result == {"finished": "dry run"} for result in results.values()):
+            return {}
+        figures = {name: self._figure(name, result) for name, result in results.items()}
+        own = compare([figures], self.baseline)
+        write_json(folder / FIGURES, figures)
         seeds = [read_json(file) for file in self._beside(folder)]
         rows = compare(seeds, self.baseline)
         write_json(folder / "table.json", [row.to_dict() for row in rows])
         write_atomically(folder / "table.md", as_markdown(rows, self.baseline).encode())
         return {f"{row.teacher}/{row.distiller}": row.differences[0] for row in own if row.teacher != self.baseline}
+
+    def _figure(self, name: str, result: dict[str, Any]) -> float:
+        known = dict(figures_in(result))
+        if self.figure not in known:
+            raise ConfigError(
+                f"step.figure: the student '{name}' has no '{self.figure}'{nearest(self.figure, known)}; "
+                f"it has {', '.join(known)}"
+            )
+        return known[self.figure]
 
     @staticmethod
     def _beside(folder: Path) -> list[Path]:
