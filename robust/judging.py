@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust.adversarial import Attack
 from robust.corruptions import corruption_accuracy
-from robust.evaluation import AttackName, Judged, judge, sweep
+from robust.evaluation import ATTACKS, AttackName, Judged, judge, sweep
 from robust.masking import check_gradients
 from robust.pictures import magnified
 from robust.threat import ThreatModel
@@ -105,6 +105,11 @@ class RobustEvaluation:
             kept = [k for k in result["best"] if k in result["last"]]
             result["gap"] = {k: result["best"][k] - result["last"][k] for k in kept}
         return result
+
+    def rehearse(self, folder: Path) -> dict[str, Any]:
+        """:meth:`run` on one image by the attacks that take no more than 20 steps, for a dry run."""
+        short = tuple(a for a in self.attacks if a in ATTACKS and ATTACKS[a].steps <= 20) or ("clean",)
+        return replace(self, attacks=short, limit=1, few=0, corruptions=None).run(folder)
 
     def _task(self) -> Classification:
         task = load_run(Path(self.trained), self.checkpoints[0], list(self.overrides))[2]
