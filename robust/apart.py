@@ -220,7 +220,7 @@ class Ascent(nn.Module):
     ) -> None:
         super().__init__()
         self.strengths = list(parameters)
-        self.weight_decay, self.zero_grad = weight_decay, zero_grad
+        self.weight_decay, self.zero_filled = weight_decay, zero_grad == "zero"
         like = parameters[0].detach()
         self.register_buffer("velocity", torch.zeros(len(parameters), dtype=like.dtype, device=like.device))
         self.register_buffer("decay_velocity", torch.zeros_like(self.get_buffer("velocity")))
@@ -241,7 +241,7 @@ class Ascent(nn.Module):
 
         :math:`w \leftarrow m w + \lambda' a`, then :math:`a \leftarrow a - \eta' w`.
         """
-        if self.zero_grad == "zero":
+        if self.zero_filled:
             for parameter, velocity in zip(self.strengths, self.get_buffer("decay_velocity"), strict=True):
                 velocity.mul_(momentum).add_((weight_decay * parameter).squeeze())
                 parameter.sub_(lr * velocity)
