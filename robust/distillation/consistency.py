@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -205,5 +205,5 @@ class ConsistencyBank(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ConsistencyBank":
         super()._apply(fn, recurse)
         if self.placement == "device":
-            self.table = cast(Tensor, fn(self.table)).to(self.table.dtype)  # the device changes, the type does not
+            self.table = fn(self.table).to(self.table.dtype)  # the device changes, the type does not
         return self

@@ -64,7 +64,7 @@ def _term(module: nn.Module, norm: Norm) -> Tensor | None:
     if "conv" in kind and isinstance(weight, Tensor) and weight.ndim == 4:
         return _convolution(module, weight.float(), norm)
     if "batchnorm" in kind and isinstance(getattr(module, "running_var", None), Tensor):
-        deviation = (module.running_var.detach().float() + module.eps).sqrt()  # type: ignore[union-attr, operator]
+        deviation = (module.running_var.detach().float() + module.eps).sqrt()  # type: ignore[operator]
         scale = weight.float().abs() if isinstance(weight, Tensor) else torch.ones_like(deviation)
         return _largest(scale / deviation)
     if "linear" in kind and isinstance(weight, Tensor) and weight.ndim == 2:

@@ -121,8 +121,17 @@ def _combine(path: str, parts: dict[str, Tensor]) -> Tensor:
 
 
 def _over_time(values: list[Tensor], samples: int) -> Tensor:
-    values = [v.mean(0) if v.ndim in (3, 5) and len(v) != samples == v.shape[1] else v for v in values]
+    values = [_mean_over_time(value, samples) for value in values]
     return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+
+def _mean_over_time(value: Tensor, samples: int) -> Tensor:
+    """``[N, ...]`` of outputs ``[T, N, ...]``, or ``[T N, ...]`` as spiking layers give them that run all steps."""
+    if value.ndim in (3, 5) and len(value) != samples == value.shape[1]:
+        return value.mean(0)
+    if len(value) > samples and len(value) % samples == 0:
+        return value.unflatten(0, (-1, samples)).mean(0)
+    return value
 
 
 @contextmanager
