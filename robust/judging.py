@@ -154,6 +154,7 @@ class RobustEvaluation:
                 tables["sweep"] = _curve(self.sweep, sweep(network, images, labels, threat, self.sweep), threat)
             if threat.eps:
                 about["checks"] = asdict(check_gradients(network, images, labels, threat))
+                figures["masking_warnings"] = float(len(about["checks"]["warnings"]))
                 for warning in about["checks"]["warnings"]:
                     log.warning("%s: masked gradients? %s", checkpoint, warning)
         if self.corruptions is not None:
