@@ -143,7 +143,7 @@ class RobustEvaluation:
         samples = max(len(j.rows) for j in judged.values())
         about: dict[str, Any] = {
             "split": self.split, "checkpoint": checkpoint, "weights_sha256": digest, "threat": asdict(threat),
-            "images": {name: len(j.rows) for name, j in judged.items()},
+            "images": {name: len(j.rows) for name, j in judged.items()}, "primary": self.attacks[-1], "mode": "max",
         }  # fmt: skip
         tables: dict[str, Any] = {}
         pictures: dict[str, bytes] = {}
