@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from robust import evaluation
+from robust.attacks import pgd
 from robust.autoattack import autoattack, parts_for
 from robust.evaluation import Judged, judge, sweep
 from robust.table import Row
@@ -146,6 +147,20 @@ def test_autoattack_without_its_library_says_what_to_install(monkeypatch: pytest
         autoattack(threshold(), torch.rand(1, 1, 1, 1), torch.tensor([0]), ThreatModel())
 
 
+def provably_robust(data_root: Path, file: str) -> tuple[Normalised, Tensor, Tensor]:
+    """A network of Wong & Kolter, and the undamaged test images of CIFAR-10 with their labels."""
+    layers = nn.Sequential(
+        nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(2048, 100), nn.ReLU(), nn.Linear(100, 10),
+    )  # fmt: skip
+    state = torch.load(data_root / "cifar_weights" / file, weights_only=True)["state_dict"]
+    layers.load_state_dict(state)
+    network = Normalised(layers, [0.485, 0.456, 0.406], [0.225] * 3).eval()
+    with np.load(data_root / "cifar10" / "cifar10_lossless_subset.npz") as arrays:
+        images, labels = arrays["test_images"], arrays["test_labels"]
+    return network, torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels).long()
+
+
 @pytest.mark.parametrize(
     ("file", "threat", "clean", "robust"),
     [
@@ -157,17 +172,79 @@ def test_autoattack_without_its_library_says_what_to_install(monkeypatch: pytest
 def test_provably_robust_networks_have_their_known_accuracies(
     data_root: Path, tmp_path: Path, file: str, threat: ThreatModel, clean: float, robust: float
 ) -> None:
-    layers = nn.Sequential(
-        nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(2048, 100), nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
-    state = torch.load(data_root / "cifar_weights" / file, weights_only=True)["state_dict"]
-    layers.load_state_dict(state)
-    network = Normalised(layers, [0.485, 0.456, 0.406], [0.225] * 3).eval()
-    with np.load(data_root / "cifar10" / "cifar10_lossless_subset.npz") as arrays:
-        images, labels = arrays["test_images"], arrays["test_labels"]
-    data = Points(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(labels).long())
+    network, images, labels = provably_robust(data_root, file)
+    data = Points(images, labels)
     whole = judge(network, data, "clean", threat, tmp_path / "clean", weights="w")
     attacked = judge(network, data, "pgd20", threat, tmp_path / "pgd20", weights="w", limit=500)
     assert whole.accuracy == pytest.approx(clean, abs=0.005)  # of all 1,017 images, as the known figure
     assert attacked.accuracy == pytest.approx(robust, abs=0.005)  # of the first 500
+
+
+@torch.no_grad()
+def interval_bounds(layers: nn.Sequential, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Least and largest input of every ReLU, by interval arithmetic."""
+    bounds = []
+    for layer in layers:
+        if isinstance(layer, nn.ReLU):
+            bounds.append((low, high))
+            low, high = low.relu(), high.relu()
+        elif isinstance(layer, nn.Flatten):
+            low, high = layer(low), layer(high)
+        else:
+            middle, radius = (low + high) / 2, (high - low) / 2
+            copy = type(layer).__new__(type(layer))
+            copy.__dict__ = {**layer.__dict__, "_parameters": {"weight": layer.weight.abs(), "bias": None}}
+            middle, radius = layer(middle), copy(radius)
+            low, high = middle - radius, middle + radius
+    return bounds
+
+
+def certified(layers: nn.Sequential, images: Tensor, labels: Tensor, eps: Tensor) -> Tensor:
+    """Images whose label no change within ``eps`` (of normalised images, l-inf) can take away, by the dual bound.
+
+    ReLUs are relaxed to lines between bounds, those from intervals; the last layer's margins by the dual network of
+    Wong & Kolter 2018, arXiv 1711.00851.
+    """
+    bounds = interval_bounds(layers, images - eps, images + eps)
+    # the dual: gradients through the network whose ReLUs are the lines u / (u - l) * z, linear given the bounds
+    shape, worst = images.shape, torch.full((len(images), 10), float("inf"))
+    for other in range(10):
+        points = images.clone().requires_grad_(True)
+        z, index, inner = points, 0, []
+        for layer in layers:
+            if isinstance(layer, nn.ReLU):
+                lower, upper = bounds[index]
+                slope = upper.relu() / (upper.relu() - lower.clamp(max=0)).clamp_min(1e-12)
+                z = z * slope
+                z.retain_grad()
+                inner.append((z, lower, upper, slope))
+                index += 1
+            else:
+                z = layer(z)
+        margin = z.gather(1, labels[:, None])[:, 0] - z[:, other]
+        margin.sum().backward()
+        bound = margin.detach() - (points.grad.abs() * eps).flatten(1).sum(1)
+        for node, lower, upper, slope in inner:
+            crossing = (lower < 0) & (upper > 0)
+            # relu(z) lies between slope * z and slope * (z - l): a negative coefficient meets the upper line
+            loss = torch.where(crossing, node.grad.clamp(max=0) * -(slope * lower), 0.0)
+            bound = bound + loss.flatten(1).sum(1)
+        worst[:, other] = bound.reshape(shape[0])
+    worst = worst.scatter(1, labels[:, None], float("inf"))
+    return worst.amin(1) > 0
+
+
+@pytest.mark.data
+def test_no_attack_gets_below_a_certificate(data_root: Path) -> None:
+    network, images, labels = provably_robust(data_root, "wong_kolter_cifar_small_linf8_cascade0.pt")
+    images, labels = images[:200], labels[:200]
+    eps = torch.tensor(8 / 255) / network.std
+    safe = certified(network.network, network.normalise(images), labels, eps)
+    assert int(safe.sum()) >= 20  # the bound says something
+    threat = ThreatModel()
+    attacks = [pgd(network, images, labels, threat, steps=20, loss=loss) for loss in ("ce", "margin")]
+    attacks.append(pgd(network, images, labels, threat, steps=10, restarts=3))
+    with torch.no_grad():
+        standing = torch.stack([network(a).argmax(1) == labels for a in attacks]).all(0)
+    assert bool(standing[safe].all())
+    assert int(standing.sum()) >= int(safe.sum())
