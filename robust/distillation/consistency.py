@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust.distillation.exchange import gathered
+from robust.distillation.remembering import Remembering
 from vision.engine.errors import CheckpointError
 
 Schedule = Literal["linear", "step", "cycle", "cosine", "none"]
@@ -53,7 +54,7 @@ def consistency_weight(schedule: Schedule, weight: float, epochs: int, finished:
     return weight * _SHARE[schedule]((finished + 1) / epochs)
 
 
-class ConsistencyBank(nn.Module):
+class ConsistencyBank(Remembering):
     r"""The running mean of each sample's predictions, and the penalty for leaving it.
 
     With :math:`p = \mathrm{softmax}(z / \tau)` and row :math:`P_i` of the table, in epoch k = 1, 2, ...
@@ -183,24 +184,26 @@ class ConsistencyBank(nn.Module):
 
     # -- state ---------------------------------------------------------------------------------------------------
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The table, the epoch and the weight, for ``state_dict``."""
-        return {"table": self.table, "epoch": self.epoch, "weight_now": self.weight_now, "epochs": self.epochs}
+    def remembered(self) -> dict[str, Tensor]:
+        """The table, and the epoch, the weight and the number of epochs (0: unknown), for checkpoints."""
+        clock = torch.tensor([self.epoch, self.weight_now, self.epochs or 0], dtype=torch.float64)
+        return {"table": self.table, "clock": clock}
 
-    def set_extra_state(self, state: Any) -> None:
-        """Takes over what :meth:`get_extra_state` gave.
+    def remember(self, held: dict[str, Tensor]) -> None:
+        """Takes over what :meth:`remembered` gave.
 
         Raises:
-            CheckpointError: the state is that of a bank of another size; nothing has changed then.
+            CheckpointError: it is of a bank of another size; nothing has changed then.
         """
-        table = state["table"]
-        if tuple(table.shape) != tuple(self.table.shape):
+        table = held["table"]
+        if table.shape != self.table.shape:
             raise CheckpointError(
                 f"the consistency bank in the checkpoint has {table.shape[0]} samples and {table.shape[1]} classes, "
                 f"this one {self.samples} and {self.classes}; bring back the data it was trained on"
             )
         self.table = table.to(self.table.device, self.table.dtype).clone()
-        self.epoch, self.weight_now, self.epochs = state["epoch"], state["weight_now"], state["epochs"]
+        epoch, self.weight_now, epochs = held["clock"].tolist()
+        self.epoch, self.epochs = int(epoch), int(epochs) or None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ConsistencyBank":
         super()._apply(fn, recurse)

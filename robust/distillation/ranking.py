@@ -1,17 +1,17 @@
 """Correctness ranking (Moon et al. 2020, arXiv 2007.01458): confidence in the order of how often a sample was right."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust.distillation.exchange import gathered
+from robust.distillation.remembering import Remembering
 from vision.engine.errors import CheckpointError
 
 
-class CorrectnessRanking(nn.Module):
+class CorrectnessRanking(Remembering):
     r"""A history of correct training predictions and the ranking loss on it.
 
     Sample i is paired with the next of its batch, the last with the first. With the largest softmax probability
@@ -78,23 +78,23 @@ class CorrectnessRanking(nn.Module):
         """Counts an epoch that is over, from 1."""
         self.most = max(1, finished)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The history and M, for ``state_dict``."""
-        return {"history": self.history, "most": self.most}
+    def remembered(self) -> dict[str, Tensor]:
+        """The history and M, for checkpoints."""
+        return {"history": self.history, "most": torch.tensor(self.most)}
 
-    def set_extra_state(self, state: Any) -> None:
-        """Takes over what :meth:`get_extra_state` gave.
+    def remember(self, held: dict[str, Tensor]) -> None:
+        """Takes over what :meth:`remembered` gave.
 
         Raises:
             CheckpointError: it is of another number of samples.
         """
-        if len(state["history"]) != self.samples:
+        if len(held["history"]) != self.samples:
             raise CheckpointError(
-                f"the history in the checkpoint has {len(state['history'])} samples, this one {self.samples}; "
+                f"the history in the checkpoint has {len(held['history'])} samples, this one {self.samples}; "
                 "bring back the data it was trained on"
             )
-        self.history = state["history"].to(self.history.device).clone()
-        self.most = state["most"]
+        self.history = held["history"].to(self.history.device).clone()
+        self.most = int(held["most"])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CorrectnessRanking":
         super()._apply(fn, recurse)

@@ -62,7 +62,7 @@ class StagedNetwork(nn.Module):
 
 
 @register("small_resnet")
-def small_resnet(depth: Literal[8, 14], classes: int = 10, in_channels: int = 3) -> CifarResNet:
+def small_resnet(depth: Literal[8, 14] = 8, classes: int = 10, in_channels: int = 3) -> CifarResNet:
     """ResNet-8 and -14 for 32x32 images, shallow students: widths 16, 32, 64 and projections as shortcuts.
 
     Args:

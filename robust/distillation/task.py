@@ -130,6 +130,8 @@ class Distillation(Classification):
         return IndexedDataset(super().train_data()).labels()
 
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
+        if self.learned is None:  # a step without a trainer
+            self.before_training()
         images, labels = batch["image"], batch["label"]
         views = self.distiller.views(images)
         student = look(self.network, self.student_taps, views)

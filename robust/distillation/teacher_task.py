@@ -76,7 +76,9 @@ class RegularisedClassification(Classification):
         self._clock = context
 
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
-        assert self.regularisation is not None, "before_training makes it"
+        if self.regularisation is None:  # a step without a trainer
+            self.before_training()
+        assert self.regularisation is not None
         self._batch_size = max(self._batch_size, len(batch["image"]))
         logits = self.trained(batch["image"])
         losses = {"cross_entropy": F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)}

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from tests.pose import layouts
+from vision.engine.checkpoint import save_weights
 from vision.engine.registry import build
 from vision.engine.task import Task
 
@@ -72,6 +73,14 @@ def whole_images() -> Block:
     return {**kept, "type": "pose_images", "size": 64, "smallest_area": 0.0}
 
 
+def teacher_weights() -> str:
+    """A file of fresh weights of the digits network of width 8."""
+    torch.manual_seed(1)
+    file = Path(tempfile.mkdtemp(prefix="teacher")) / "teacher.safetensors"
+    save_weights(file, build({"type": "digits_cnn", "width": 8}, "network"), {})
+    return str(file)
+
+
 SMALL = {
     "classification": Case(
         {"type": "classification", "network": {"type": "digits_cnn", "width": 8}},
@@ -108,6 +117,21 @@ SMALL = {
         whole_images,
         write_person,
         one_update=False,
+    ),
+    "regularised_classification": Case(
+        {"type": "regularised_classification", "network": {"type": "digits_cnn", "width": 8}},
+        {"type": "digits", "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write_digit,
+    ),
+    "distillation": Case(
+        {
+            "type": "distillation",
+            "network": {"type": "digits_cnn", "width": 8},
+            "teacher": {"type": "digits_cnn", "width": 8},
+            "teacher_weights": teacher_weights(),
+        },
+        {"type": "digits", "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write_digit,
     ),
     "spiking_classification": Case(
         {

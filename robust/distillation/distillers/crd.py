@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet
 from robust.distillation.exchange import gathered, index_of
+from robust.distillation.remembering import Remembering
 from robust.distillation.taps import Seen
 from vision.engine.errors import CheckpointError, ConfigError, DataError
 from vision.engine.registry import register
@@ -18,7 +19,7 @@ from vision.engine.task import Batch, Losses
 _FLOOR = 1e-7
 
 
-class ContrastMemory(nn.Module):
+class ContrastMemory(Remembering):
     r"""Embeddings of all samples by both networks, and the contrastive loss against them.
 
     With rows :math:`m` of the other network's memory and an embedding v, :math:`P = \exp(m^\top v / \tau) / Z`, of the
@@ -84,24 +85,28 @@ class ContrastMemory(nn.Module):
         for memory, vectors in ((self.student, both[:, 0]), (self.teacher, both[:, 1])):
             memory[index] = F.normalize(self.momentum * memory[index] + (1 - self.momentum) * vectors)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Both memories and Z, for ``state_dict``."""
-        return {"student": self.student, "teacher": self.teacher, "constants": self.constants}
+    def remembered(self) -> dict[str, Tensor]:
+        """Both memories and Z, for checkpoints."""
+        return {
+            "student": self.student,
+            "teacher": self.teacher,
+            "constants": torch.tensor(self.constants, dtype=torch.float64),
+        }
 
-    def set_extra_state(self, state: Any) -> None:
-        """Takes over what :meth:`get_extra_state` gave.
+    def remember(self, held: dict[str, Tensor]) -> None:
+        """Takes over what :meth:`remembered` gave.
 
         Raises:
             CheckpointError: a memory of another size.
         """
-        if state["student"].shape != self.student.shape:
+        if held["student"].shape != self.student.shape:
             raise CheckpointError(
-                f"the contrast memory in the checkpoint is {list(state['student'].shape)}, this one "
+                f"the contrast memory in the checkpoint is {list(held['student'].shape)}, this one "
                 f"{list(self.student.shape)}; bring back the data it was trained on"
             )
-        self.student = state["student"].to(self.student).clone()
-        self.teacher = state["teacher"].to(self.teacher).clone()
-        self.constants = list(state["constants"])
+        self.student = held["student"].to(self.student).clone()
+        self.teacher = held["teacher"].to(self.teacher).clone()
+        self.constants = held["constants"].tolist()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ContrastMemory":
         super()._apply(fn, recurse)
