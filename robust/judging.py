@@ -121,7 +121,7 @@ class RobustEvaluation:
         self, task: Classification, network: nn.Module, file: Path, folder: RunFolder, checkpoint: str
     ) -> dict[str, float]:
         task.data.normalise = False  # the network does it
-        threat = self.threat or getattr(task, "threat", ThreatModel())
+        threat: ThreatModel = self.threat or getattr(task, "threat", None) or ThreatModel()
         dataset = task.data.val() if self.split == "val" else task.data.test()
         if dataset is None:
             raise ConfigError(f"{self.trained}: its data has no test split; set split: val")

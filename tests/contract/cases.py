@@ -118,6 +118,16 @@ SMALL = {
         write_person,
         one_update=False,
     ),
+    "adversarial_classification": Case(
+        task={
+            "type": "adversarial_classification",
+            "network": {"type": "digits_cnn", "width": 8, "norm": "none"},
+            "attack": {"steps": 2, "start": "zero"},
+            "judge": {"steps": 2, "start": "zero"},
+        },
+        data={"type": "digits", "normalise": False, "limit": 40},
+        write=write_digit,
+    ),
     "regularised_classification": Case(
         {"type": "regularised_classification", "network": {"type": "digits_cnn", "width": 8}},
         {"type": "digits", "limit": 12, "augment": ["crop"], "crop_padding": 1},
