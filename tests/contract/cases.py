@@ -125,7 +125,7 @@ SMALL = {
             "attack": {"steps": 2, "start": "zero"},
             "judge": {"steps": 2, "start": "zero"},
         },
-        data={"type": "digits", "normalise": False, "limit": 40},
+        data={"type": "digits", "normalise": False, "limit": 12, "augment": ["crop"], "crop_padding": 1},
         write=write_digit,
     ),
     "regularised_classification": Case(
