@@ -1,5 +1,6 @@
 """The regularisers a classification task can switch on, together: Lipschitz, consistency and correctness ranking."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from robust.distillation.exchange import index_of
 from robust.distillation.lipschitz import Norm, lipschitz_penalty
 from robust.distillation.ranking import CorrectnessRanking
 from vision.engine.errors import ConfigError
-from vision.engine.task import Batch, Losses
+from vision.engine.task import Batch, Losses, StepContext
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Regularisers:
 class Regularisation(nn.Module):
     """The terms of :class:`Regularisers` with what they remember of each sample.
 
-    A task makes it before training, adds :meth:`losses` to its own in each step, and calls :meth:`end_epoch`.
+    A task makes it before training, adds :meth:`losses` to its own in each step, and calls
+    :meth:`before_step` before it.
 
     Args:
         options: which terms.
@@ -104,14 +106,17 @@ class Regularisation(nn.Module):
             found["ranking"] = self.ranking(logits, batch["label"], index_of(batch, "the correctness ranking"))
         return found
 
-    def end_epoch(self, finished: int, epochs: int) -> None:
-        """Counts an epoch that is over.
+    def before_step(self, context: StepContext) -> None:
+        """Goes on to the next epoch at its first step.
 
         Args:
-            finished: epochs over now.
-            epochs: of the whole run.
+            context: of the step; the number of epochs in the run follows from it.
         """
-        if self.bank is not None:
-            self.bank.end_epoch(finished, epochs)
+        finished = context.epoch
+        if not finished:
+            return
+        if self.bank is not None and self.bank.epoch <= finished:
+            updates = context.step / finished
+            self.bank.end_epoch(finished, math.ceil(context.total_steps / updates))
         if self.ranking is not None:
             self.ranking.end_epoch(finished)

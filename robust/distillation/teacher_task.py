@@ -1,6 +1,5 @@
 """The task of teachers: classification with SoTeacher's regularisers, or the ones they are compared with."""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,7 +55,6 @@ class RegularisedClassification(Classification):
         if swa_start is not None:
             self.network = WeightAverage(network)
         self.regularisation: Regularisation | None = None
-        self._clock = StepContext(0, 1, 0)
         self._batch_size = 1
 
     @property
@@ -73,7 +71,8 @@ class RegularisedClassification(Classification):
         self.regularisation = Regularisation(self.options, samples, len(self.data.classes))
 
     def before_step(self, context: StepContext) -> None:
-        self._clock = context
+        if self.regularisation is not None:
+            self.regularisation.before_step(context)
 
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
         if self.regularisation is None:  # a step without a trainer
@@ -86,9 +85,6 @@ class RegularisedClassification(Classification):
         yield losses | self.regularisation.losses(self.trained, logits, batch) | {"_confidence": confidence}
 
     def after_epoch(self, epoch: int) -> None:
-        assert self.regularisation is not None
-        updates = (self._clock.step + 1) / epoch
-        self.regularisation.end_epoch(epoch, math.ceil(self._clock.total_steps / updates))
         if isinstance(self.network, WeightAverage) and self.swa_start is not None and epoch > self.swa_start:
             self.network.add()
             renew_statistics(self.network.average, self._images(epoch))

@@ -163,8 +163,7 @@ def test_the_teachers_loss_is_the_sum_of_its_terms() -> None:
     assert losses["lipschitz"].item() == pytest.approx(1e-3 * lipschitz_penalty(task.network).item())
     assert losses["consistency"].item() == 0
     before = task.regularisation.bank.table[:6].clone()  # type: ignore[union-attr]
-    task.before_step(StepContext(3, 8, 0))  # four updates an epoch, so the run has two epochs
-    task.after_epoch(1)
+    task.before_step(StepContext(4, 8, 1))  # four updates an epoch, so the run has two epochs
     batch["image"] = batch["image"].flip(-1)
     again = next(task.training_step(batch, StepContext(4, 8, 1)))
     p = task.network(batch["image"]).softmax(1)
