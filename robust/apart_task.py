@@ -53,8 +53,8 @@ class ApartClassification(AdversarialClassification):
         track_stability: likewise.
 
     Raises:
-        ConfigError: augmented data, a layer the network does not have, a number out of range, several processes, or
-            16-bit floats whose losses are scaled.
+        ConfigError: augmented data, a layer the network does not have, a number out of range, or 16-bit floats whose
+            losses are scaled.
 
     Deviation: the images are normalised inside the network, where the release does not normalise; the random numbers
     are torch's alone.
@@ -105,13 +105,17 @@ class ApartClassification(AdversarialClassification):
 
     def before_training(self) -> None:
         super().before_training()
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            raise ConfigError("apart keeps a state for every image and trains in one process only; leave out torchrun")
+        self._make_directions()
+
+    def _make_directions(self) -> Directions:
+        if self.directions is not None:
+            return self.directions
         dataset: Any = self.train_data()
         self._places = {name: place for place, name in enumerate(dataset.images.ids)}
         size = self.data.image_size + 2 * self.data.crop_padding
         file = None if self._file is None else Path(self._file).expanduser()
         self.directions = Directions(len(self._places), (self.data.in_channels, size, size), self._seed, file)
+        return self.directions
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The network's parameters; the strengths have an ascent of their own."""
@@ -123,10 +127,9 @@ class ApartClassification(AdversarialClassification):
         kind = images.device.type
         if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
             raise ConfigError("trainer.precision: fp16 scales losses and so apart's ascent; take float32 or bf16")
-        if self.directions is None:
-            raise ConfigError("apart: no directions were made; call before_training first")
+        directions = self._make_directions()
         places = np.array([self._places[name] for name in batch["id"]])
-        stored = self.directions.read(places, images.device)
+        stored = directions.read(places, images.device)
         windows = Windows.draw(len(images), (self.data.image_size,) * 2, padding, images.device)
         cut = windows.cut(stored)
         found = self.apart.perturbed(windows.cut(pad(images, padding)), cut, labels)
@@ -136,10 +139,14 @@ class ApartClassification(AdversarialClassification):
         yield {"cross_entropy": found.loss, "_accuracy": accuracy, **strengths}
 
     def after_step(self, context: StepContext) -> None:
-        assert self.directions is not None
-        for places, stored, windows, cut, found in self._pending:
-            self.directions.write(places, windows.write(stored, self.apart.refreshed(cut, found)))
+        renewed = [
+            (places[used], windows.write(stored, self.apart.refreshed(cut, found))[used].cpu())
+            for places, stored, windows, cut, found in self._pending
+            if (used := _used(found)).any()
+        ]
         self._pending = []
+        for places, values in _of_all_processes(renewed):
+            self._make_directions().write(places, values)
         share = triangle(context.step, context.total_steps)
         momentum = cycled_momentum(share)
         self.ascent.ascend(self.strength_lr * share, momentum)
@@ -148,3 +155,18 @@ class ApartClassification(AdversarialClassification):
     def strengths(self) -> dict[str, float]:
         """Every learnt strength by name, the layers' by their names in the recipe's network."""
         return {name.removeprefix("network."): value for name, value in self.apart.strengths().items()}
+
+
+def _used(found: Perturbed) -> np.ndarray:
+    """Samples that the loss depends on; one that only keeps another process company has no gradient."""
+    assert found.images.grad is not None
+    return np.asarray(found.images.grad.flatten(1).any(1).cpu())
+
+
+def _of_all_processes(renewed: list[tuple[np.ndarray, Tensor]]) -> list[tuple[np.ndarray, Tensor]]:
+    """Every process's new directions, so that each holds them all."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return renewed
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, renewed)
+    return [each for own in gathered for each in own]

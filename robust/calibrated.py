@@ -1,7 +1,6 @@
 """Adversarial training with calibrated labels: a student, its teachers' checkpoints, one temperature and one weight."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +32,8 @@ class LabelCalibration(AdversarialClassification):
     Args:
         data: images with labels, not normalised.
         network: gives one logit a class for normalised images.
-        teachers: weights files of networks that were trained alike, one or several.
+        teachers: weights files of networks that were trained alike, one or several; those without normalisation in them
+            get the data's.
         temperature: T > 0.
         weight: lambda in [0, 1], the teachers' share of the label.
         loss: ``hinton`` is the release's, ``soft_label`` plain cross-entropy with the calibrated labels.
@@ -88,7 +88,10 @@ class LabelCalibration(AdversarialClassification):
 
     def before_training(self) -> None:
         super().before_training()
-        self._teachers = [self._read(file) for file in self.files]
+        self._read_teachers()
+
+    def _read_teachers(self) -> None:
+        self._teachers = self._teachers or [self._read(file) for file in self.files]
 
     def _read(self, file: str) -> nn.Module:
         mould = self._mould[0]
@@ -96,14 +99,17 @@ class LabelCalibration(AdversarialClassification):
         if mould is not None:
             ready = isinstance(mould, Normalised)
             teacher = copy.deepcopy(mould) if ready else Normalised(copy.deepcopy(mould), self.data.mean, self.data.std)
-        if any(name.startswith("average.") for name in read_weights(Path(file)).tensors):
+        names = read_weights(Path(file)).tensors.keys()
+        if any(name.startswith("average.") for name in names):
             teacher = WeightAverage(teacher)
-        load_weights(teacher, Path(file))
+        inside = isinstance(teacher, Normalised) and not {"mean", "std"} & names  # weights without normalisation
+        load_weights(teacher.network if inside else teacher, Path(file))  # type: ignore[arg-type]
         return teacher.requires_grad_(False).eval()
 
     @torch.no_grad()
     def teachers_logits(self, attacked: Tensor) -> list[Tensor]:
         """Each teacher's logits ``[N, C]`` on attacked images ``[N, in_channels, H, W]``."""
+        self._read_teachers()
         return [teacher.to(attacked.device).eval()(attacked).float() for teacher in self._teachers]
 
     def losses(self, batch: Batch, attacked: Tensor, context: StepContext) -> Losses:
@@ -123,8 +129,3 @@ class LabelCalibration(AdversarialClassification):
             losses = {"calibrated": loss}
         losses["_accuracy"] = self.answered(batch, logits.detach())
         return losses
-
-    def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
-        if not self._teachers:
-            raise ConfigError("label_calibration: no teachers were loaded; call before_training first")
-        return super().training_step(batch, context)

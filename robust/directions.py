@@ -110,19 +110,17 @@ class Directions(nn.Module):
         """Puts ``values`` at ``places``."""
         self.values[places] = values.detach().float().cpu().numpy()
 
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """The directions themselves where they are in memory."""
-        return {} if self.file is not None else {"values": torch.from_numpy(self.values)}
+    def get_extra_state(self) -> Tensor:
+        """The directions where they are in memory, else nothing."""
+        return torch.zeros(0) if self.file is not None else torch.from_numpy(self.values)
 
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Goes back to what :meth:`get_extra_state` gave.
 
         Raises:
             CheckpointError: the state is that of other images.
         """
-        if self.file is None and state:
-            if tuple(state["values"].shape) != self.values.shape:
-                raise CheckpointError(
-                    f"directions of shape {list(state['values'].shape)} do not fit {list(self.values.shape)}"
-                )
-            self.values = state["values"].numpy().copy()
+        if self.file is None:
+            if tuple(state.shape) != self.values.shape:
+                raise CheckpointError(f"directions of shape {list(state.shape)} do not fit {list(self.values.shape)}")
+            self.values = state.cpu().numpy().copy()

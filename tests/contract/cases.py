@@ -39,6 +39,8 @@ class Case:
     data: Block | Callable[[], Block]
     write: Callable[[Path], None] | None = None
     one_update: bool = True
+    augmented: bool = True
+    """Whether the data draws its training samples; false where the task does, from what the data gives."""
 
 
 def write_digit(path: Path) -> None:
@@ -127,6 +129,32 @@ SMALL = {
         },
         data={"type": "digits", "normalise": False, "limit": 12, "augment": ["crop"], "crop_padding": 1},
         write=write_digit,
+    ),
+    "label_calibration": Case(
+        task={
+            "type": "label_calibration",
+            "network": {"type": "digits_cnn", "width": 8, "norm": "none"},
+            "attack": {"steps": 2, "start": "zero"},
+            "judge": {"steps": 2, "start": "zero"},
+            "teachers": [teacher_weights()],
+            "teacher_network": {"type": "digits_cnn", "width": 8},
+            "weight": 0.2,
+        },
+        data={"type": "digits", "normalise": False, "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write=write_digit,
+    ),
+    "apart": Case(
+        task={
+            "type": "apart",
+            "network": {"type": "digits_cnn", "width": 8, "norm": "none"},
+            "judge": {"steps": 2, "start": "zero"},
+            "layers": ["layers.2"],
+            "strength_lr": 1e-5,
+        },
+        data={"type": "digits", "normalise": False, "limit": 12, "crop_padding": 1},
+        write=write_digit,
+        one_update=False,
+        augmented=False,
     ),
     "regularised_classification": Case(
         {"type": "regularised_classification", "network": {"type": "digits_cnn", "width": 8}},
