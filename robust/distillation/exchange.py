@@ -9,20 +9,35 @@ from vision.engine.task import Batch
 
 
 def gathered(index: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of all processes, in order of rank, each sample once; in one process the rows themselves.
+    """The rows of all processes in order of their samples; in one process its own.
 
-    A process that repeats another's sample (to fill up an uneven last batch) is not heard: the first rank is.
+    Where a sample comes several times (a process repeats another's to fill up an uneven last batch), all its rows are
+    those of the first: writing them into a table gives one result in any order. Nothing waits for a GPU.
 
     Args:
         index: of samples in the training data, int64, shape ``[n]``; processes may differ in ``n``.
         values: what was seen of each, shape ``[n, ...]``.
 
     Returns:
-        Indices without repetition, shape ``[N]``, and their rows ``[N, ...]``.
+        Indices in ascending order, shape ``[N]``, and their rows ``[N, ...]``.
     """
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if several():
         index, values = _all(index), _all(values)
-    return _once(index, values)
+    return _as_the_first(index, values)
+
+
+def several() -> bool:
+    """Whether this is one of several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a scalar that each process has one of, the same in all of them."""
+    if not several():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def _all(rows: Tensor) -> Tensor:
@@ -37,12 +52,9 @@ def _all(rows: Tensor) -> Tensor:
     return torch.cat([part[: int(n)] for part, n in zip(parts, sizes, strict=True)])
 
 
-def _once(index: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    order = torch.argsort(index, stable=True)
-    ranked = index[order]
-    fresh = torch.ones_like(ranked, dtype=torch.bool)
-    fresh[1:] = ranked[1:] != ranked[:-1]
-    return ranked[fresh], values[order[fresh]]
+def _as_the_first(index: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    ranked, order = torch.sort(index, stable=True)
+    return ranked, values[order[torch.searchsorted(ranked, ranked)]]  # of equal ones the first
 
 
 def index_of(batch: Batch, wanted_by: str) -> Tensor:

@@ -87,8 +87,8 @@ class Seen:
 def look(network: nn.Module, taps: Taps, images: Tensor) -> Seen:
     """Runs a network and reads it on the way.
 
-    A module that runs several times (a spiking network does, once a time step) gives the mean over them; so does an
-    output with a time axis before the batch.
+    A module that runs several times (a spiking network does, once a time step) gives the mean over them; so does one
+    that runs all time steps at once.
 
     Args:
         network: gives logits ``[N, C]``.
@@ -126,12 +126,16 @@ def _over_time(values: list[Tensor], samples: int) -> Tensor:
 
 
 def _mean_over_time(value: Tensor, samples: int) -> Tensor:
-    """``[N, ...]`` of outputs ``[T, N, ...]``, or ``[T N, ...]`` as spiking layers give them that run all steps."""
-    if value.ndim in (3, 5) and len(value) != samples == value.shape[1]:
-        return value.mean(0)
+    """``[N, ...]`` of values ``[T N, ...]``, as layers without a state have them that run all steps at once."""
     if len(value) > samples and len(value) % samples == 0:
         return value.unflatten(0, (-1, samples)).mean(0)
     return value
+
+
+def _without_time(module: nn.Module, value: Tensor) -> Tensor:
+    """``[T N, ...]`` of the ``[T, N, ...]`` that spiking layers and blocks have where they run all steps at once."""
+    at_once = getattr(module, "step_mode", "s") == "m" or (getattr(module, "runs_sequences", False) and value.ndim == 5)
+    return value.flatten(0, 1) if at_once else value
 
 
 @contextmanager
@@ -151,14 +155,14 @@ def _hooked(network: nn.Module, held: dict[str, list[Tensor]]) -> Iterator[None]
 
 
 def _note_input(into: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    return lambda module, inputs: into.append(inputs[0])
+    return lambda module, inputs: into.append(_without_time(module, inputs[0]))
 
 
 def _note_output(into: list[Tensor], source: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not isinstance(output, Tensor):
             raise ConfigError(f"'{source}': gives {type(output).__name__}, expected a tensor; choose another path")
-        into.append(output)
+        into.append(_without_time(module, output))
 
     return note
 

