@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robust.attacks import Loss, Start, pgd
+from robust.attacks import Loss, Start, pgd, untouched
 from robust.averaging import WeightAverage, renew_statistics
 from robust.threat import ThreatModel
 from robust.tracking import StabilityRecord
@@ -162,6 +163,7 @@ class AdversarialClassification(Classification):
         label_smoothing: share of each label spread evenly over all classes, in [0, 1).
         track_stability: note for each sample in which epochs its attacked image was right
             (:class:`~robust.data_quality.StabilityTracker`); the step ``stability_rank`` makes subsets of it.
+        track_in_eval: judge those images once more, in eval mode, instead of by the pass that trains.
 
     Raises:
         ConfigError: normalised data, an attack that does not fit the method, or a number out of range.
@@ -182,6 +184,7 @@ class AdversarialClassification(Classification):
         swa_start: int | None = None,
         label_smoothing: float = 0.0,
         track_stability: bool = False,
+        track_in_eval: bool = False,
     ) -> None:
         super().__init__(data, network, label_smoothing)
         _check_options(data, network, method, attack, beta, clean_share, swa_start)
@@ -192,7 +195,10 @@ class AdversarialClassification(Classification):
         self.attack = attack or ATTACKS[method]
         self.judge = judge or Attack(start="zero")
         self.beta, self.clean_share, self.swa_start = beta, clean_share, swa_start
+        if track_in_eval and not track_stability:
+            raise ConfigError("task.track_in_eval: nothing is tracked; set track_stability: true")
         self.stability = StabilityRecord(data) if track_stability else None
+        self.track_in_eval = track_in_eval
         self._batch_size = 1
 
     @property
@@ -226,17 +232,22 @@ class AdversarialClassification(Classification):
                 losses["clean"] = self.clean_share * F.cross_entropy(
                     self.trained(images), labels, label_smoothing=self.label_smoothing
                 )
-        losses["_accuracy"] = self.answered(batch, logits.detach())
+        losses["_accuracy"] = self.answered(batch, attacked, logits.detach())
         return losses
 
-    def answered(self, batch: Batch, logits: Tensor) -> Tensor:
+    def answered(self, batch: Batch, attacked: Tensor, logits: Tensor) -> Tensor:
         """The share of attacked images that a training step got right; tells the stability record, where one is kept.
 
-        Every method passes its logits ``[N, C]`` on attacked images through here, once a step.
+        Every method passes its attacked images and its logits ``[N, C]`` on them through here, once a step.
         """
         if self.stability is not None:
-            self.stability.see(batch, logits)
+            self.stability.see(batch, self._in_eval(attacked) if self.track_in_eval else logits)
         return (logits.argmax(1) == batch["label"]).float().mean()
+
+    @torch.no_grad()
+    def _in_eval(self, images: Tensor) -> Tensor:
+        with untouched(self.trained):
+            return self.trained(images)
 
     def before_training(self) -> None:
         if self.stability is not None:

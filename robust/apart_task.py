@@ -26,7 +26,7 @@ class ApartClassification(AdversarialClassification):
 
     See :class:`robust.apart.Apart` for the step, :class:`robust.apart.Ascent` for the strengths. Each training image,
     padded by ``data.crop_padding`` grey pixels, keeps a direction; the task itself crops and mirrors both alike, so
-    ``data.augment`` must be empty. The strengths' rate and momentum follow one triangle over the run; the published
+    ``data.augment`` must be empty. The strengths' rate and momentum follow a triangle over the run; the published
     recipe gives the network's the schedule ``triangular``, with the same shape.
 
     Args:
@@ -42,6 +42,7 @@ class ApartClassification(AdversarialClassification):
         strength_lr: peak rate of the ascent. What matters is rate times decay times updates, published as
             5e-8 x 400 x 11,730 = 0.23: a shorter run wants a higher rate.
         strength_decay: pull of the strengths to 0.
+        cycles: triangles of the strengths' rate over the run; give the network's schedule as many.
         bn_update: whether BatchNorm's running statistics see both passes, or the ``second`` only.
         zero_grad: as in :class:`robust.apart.Ascent`; ``zero`` needs the two options below.
         network_lr: peak rate of the network's optimiser, for ``zero``.
@@ -51,6 +52,7 @@ class ApartClassification(AdversarialClassification):
         judge: of validation and test.
         swa_start: as in :class:`~robust.adversarial.AdversarialClassification`.
         track_stability: likewise.
+        track_in_eval: likewise.
 
     Raises:
         ConfigError: augmented data, a layer the network does not have, a number out of range, or 16-bit floats whose
@@ -74,6 +76,7 @@ class ApartClassification(AdversarialClassification):
         layer_step: float = 0.0,
         strength_lr: float = 5e-8,
         strength_decay: float = 400.0,
+        cycles: int = 1,
         bn_update: BnUpdate = "both",
         zero_grad: ZeroGrad = "none",
         network_lr: float | None = None,
@@ -83,14 +86,19 @@ class ApartClassification(AdversarialClassification):
         judge: Attack | None = None,
         swa_start: int | None = None,
         track_stability: bool = False,
+        track_in_eval: bool = False,
     ) -> None:
         super().__init__(
-            data, network, "standard", threat, None, judge, swa_start=swa_start, track_stability=track_stability
-        )
+            data, network, "standard", threat, None, judge, swa_start=swa_start, track_stability=track_stability,
+            track_in_eval=track_in_eval,
+        )  # fmt: skip
         if data.augment:
             raise ConfigError("data.augment: apart crops and mirrors by itself; set data.augment: []")
-        if strength_lr < 0 or strength_decay < 0:
-            raise ConfigError(f"task: strength_lr {strength_lr} and strength_decay {strength_decay} must be 0 or more")
+        if strength_lr < 0 or strength_decay < 0 or cycles < 1:
+            raise ConfigError(
+                f"task: strength_lr {strength_lr} and strength_decay {strength_decay} must be 0 or more, cycles {cycles} "
+                "1 or more"
+            )
         if (zero_grad == "zero") != (network_lr is not None and network_decay is not None):
             raise ConfigError("task.zero_grad: 'zero' goes with network_lr and network_decay, and 'none' without them")
         self.apart = Apart(
@@ -98,6 +106,7 @@ class ApartClassification(AdversarialClassification):
         )
         self.ascent = Ascent(list(self.apart.parameters()), strength_decay, zero_grad)
         self.strength_lr, self.network_lr, self.network_decay = strength_lr, network_lr or 0.0, network_decay or 0.0
+        self.cycles = cycles
         self._file, self._seed = directions, int(torch.randint(2**31, ()))
         self.directions: Directions | None = None
         self._places: dict[str, int] = {}
@@ -135,7 +144,7 @@ class ApartClassification(AdversarialClassification):
         found = self.apart.perturbed(windows.cut(pad(images, padding)), cut, labels)
         self._pending.append((places, stored, windows, cut, found))
         strengths = {f"_{name}": found.loss.new_tensor(value) for name, value in self.strengths().items()}
-        accuracy = self.answered(batch, found.logits.detach())
+        accuracy = self.answered(batch, found.images.detach(), found.logits.detach())
         yield {"cross_entropy": found.loss, "_accuracy": accuracy, **strengths}
 
     def after_step(self, context: StepContext) -> None:
@@ -147,7 +156,7 @@ class ApartClassification(AdversarialClassification):
         self._pending = []
         for places, values in _of_all_processes(renewed):
             self._make_directions().write(places, values)
-        share = triangle(context.step, context.total_steps)
+        share = triangle(context.step, context.total_steps, self.cycles)
         momentum = cycled_momentum(share)
         self.ascent.ascend(self.strength_lr * share, momentum)
         self.ascent.decay(self.network_lr * share, momentum, self.network_decay)

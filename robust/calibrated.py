@@ -45,6 +45,7 @@ class LabelCalibration(AdversarialClassification):
         beta: of TRADES.
         swa_start: as in :class:`~robust.adversarial.AdversarialClassification`.
         track_stability: likewise.
+        track_in_eval: likewise.
 
     Raises:
         ConfigError: no teacher, a teacher of other classes, a temperature or weight out of range, or what
@@ -70,10 +71,12 @@ class LabelCalibration(AdversarialClassification):
         beta: float = 6.0,
         swa_start: int | None = None,
         track_stability: bool = False,
+        track_in_eval: bool = False,
     ) -> None:
         super().__init__(
-            data, network, method, threat, attack, judge, beta, swa_start=swa_start, track_stability=track_stability
-        )
+            data, network, method, threat, attack, judge, beta, swa_start=swa_start, track_stability=track_stability,
+            track_in_eval=track_in_eval,
+        )  # fmt: skip
         check_calibration(temperature, weight)
         if not teachers:
             raise ConfigError("task.teachers: name at least one weights file, such as ${stages.teacher.best}")
@@ -127,5 +130,5 @@ class LabelCalibration(AdversarialClassification):
             logits = self.trained(attacked)
             loss = calibration_loss(logits, given, labels, self.temperature, self.weight, self.form)
             losses = {"calibrated": loss}
-        losses["_accuracy"] = self.answered(batch, logits.detach())
+        losses["_accuracy"] = self.answered(batch, attacked, logits.detach())
         return losses

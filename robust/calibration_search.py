@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,13 @@ class CalibrationSearch:
         teacher: the run folder, such as ``${stages.teacher.run}``.
         minimum_accuracy: as in :func:`~robust.calibration.search_calibration`; None lifts it.
         attack: PGD-10 from a random start by default.
-        train_images: attack at most this many training images, evenly spread; None all. The release attacks all.
+        val_images: attack at most this many validation images, evenly spread; None all.
+        train_images: the same of training images. The release attacks all of both.
         batch_size: of the attacks.
         seed: of their starts.
 
     Raises:
         ConfigError: the folder is no adversarial run, or the constraint cannot be met.
-
-    A run that was only begun for a try (``--dry-run``), and has logged nothing, is searched on one batch.
 
     Deviation: the release scores on test images; this takes the validation split, which the best checkpoint was chosen
     on too.
@@ -62,14 +61,17 @@ class CalibrationSearch:
     teacher: str
     minimum_accuracy: float | None = 0.9
     attack: Attack = field(default_factory=Attack)
+    val_images: int | None = None
     train_images: int | None = None
     batch_size: int = 256
     seed: int = 0
 
     def run(self, folder: Path) -> dict[str, Any]:
         """Searches, and writes into ``folder``; what later stages may refer to is returned."""
-        if (self.train_images is not None and self.train_images < 1) or self.batch_size < 1:
-            raise ConfigError("calibration_search: train_images and batch_size must be 1 or more")
+        for name in ("val_images", "train_images", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"calibration_search.{name}: {value} is below 1")
         best_val, labels = self._logits(folder, "best", "val")
         last_val, _ = self._logits(folder, "last", "val")
         best_train, train_labels = self._logits(folder, "best", "train")
@@ -90,6 +92,11 @@ class CalibrationSearch:
                  found.temperature, found.weight, found.nll, 100 * found.train_accuracy)  # fmt: skip
         return result
 
+    def rehearse(self, folder: Path) -> dict[str, Any]:
+        """:meth:`run` on a few images and one step, for a dry run, whose fresh weights meet no constraint."""
+        attack = replace(self.attack, steps=1, restarts=1)
+        return replace(self, attack=attack, val_images=8, train_images=8, minimum_accuracy=None).run(folder)
+
     def _logits(self, folder: Path, checkpoint: str, split: str) -> tuple[Logits, Labels]:
         run = RunFolder(Path(self.teacher))
         config, recipe, task, file = load_run(run.path, checkpoint, [])
@@ -98,10 +105,9 @@ class CalibrationSearch:
         dataset: Any = task.train_data() if split == "train" else task.val_data()
         dataset = ClassificationDataset(dataset.images, task.data.prepare(train=False))  # without augmentation
         places = list(range(len(dataset)))
-        if split == "train" and self.train_images is not None and self.train_images < len(places):
-            places = np.linspace(0, len(places) - 1, self.train_images).astype(int).tolist()
-        if not run.metrics.is_file():
-            places = places[: self.batch_size]
+        most = self.train_images if split == "train" else self.val_images
+        if most is not None and most < len(places):
+            places = np.linspace(0, len(places) - 1, most).astype(int).tolist()
         about = (file.read_bytes(), config.yaml, self.attack, task.threat, len(places), self.batch_size, self.seed)
         digest = hashlib.sha256("|".join(_told(each) for each in about).encode()).hexdigest()[:16]
         cache = folder / "logits" / f"{checkpoint}_{split}_{digest}.npz"

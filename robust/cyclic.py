@@ -11,14 +11,14 @@ from vision.engine.registry import register
 Momentum = Annotated[float, Ge(0), Lt(1)]
 
 
-def triangle(step: int, total: int) -> float:
-    """0 at the start, 1 half way, 0 at the end; linear between.
+def triangle(step: int, total: int, cycles: int = 1) -> float:
+    """0 at the start, 1 half way, 0 at the end of each of some equal cycles; linear between.
 
     Example:
         >>> [triangle(step, 4) for step in range(5)]
         [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    return 1 - abs(2 * step / total - 1)
+    return 1 - abs(2 * (step * cycles / total % 1) - 1)
 
 
 def cycled_momentum(share: float, low: float = 0.8, high: float = 0.9) -> float:
@@ -39,11 +39,11 @@ class Triangular(Scheduler):
 
     def __init__(self, optimizer: optim.Optimizer, total: int, cycles: int, low: float, high: float) -> None:
         super().__init__(optimizer, "lr", t_in_epochs=False)
-        self.length, self.low, self.high = total / cycles, low, high
+        self.total, self.cycles, self.low, self.high = total, cycles, low, high
 
     def share(self, step: int) -> float:
         """Of the highest rate."""
-        return triangle(step % self.length, self.length)  # type: ignore[arg-type]
+        return triangle(step, self.total, self.cycles)
 
     def _get_lr(self, t: int) -> list[float]:
         return [self.share(t) * rate for rate in self.base_values]

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from robust.data_quality import Array, merge_ranks, save_rank, select_friendly, select_problematic
 from robust.tracking import tracker_of
 from vision.classification.data import ClassificationData
+from vision.classification.images import Images
 from vision.classification.subset import save_subset
 from vision.engine.checkpoint import read_resume
 from vision.engine.config import load
@@ -37,12 +38,11 @@ class StabilityRank:
         count: instead of ``share``, how many samples.
         balanced: the same number of each class, as in the published halves of CIFAR-10.
         seed: of the random subset.
+        start_epoch: epochs before this one do not count; the paper counts all.
 
     Raises:
         ConfigError: no run, or a selection that cannot be made.
         DataError: a run that tracked nothing, or runs on different data.
-
-    Runs that were only begun for a try (``--dry-run``) are ranked by place.
 
     Source: Dong, Liu & Shang, arXiv 2102.07437; the random subset is ours.
     """
@@ -52,14 +52,28 @@ class StabilityRank:
     count: int | None = None
     balanced: bool = True
     seed: int = 0
+    start_epoch: int = 0
 
     def run(self, folder: Path) -> dict[str, Any]:
         """Ranks and selects, and writes into ``folder``; what later stages may refer to is returned."""
+        return self._select(folder, [self._rank(Path(run), folder / f"seed{i}.npz") for i, run in enumerate(self.runs)])
+
+    def rehearse(self, folder: Path) -> dict[str, Any]:
+        """:meth:`run` with samples ranked by their place, for a dry run, which tracks nothing."""
+        ranks = []
+        for run in self.runs:
+            data = _data_of(Path(run))
+            listed, dataset = data.listed("train"), data.train()
+            trained = set(dataset.images.ids)  # type: ignore[attr-defined]
+            places = [i / len(listed) if name in trained else np.nan for i, name in enumerate(listed.ids)]
+            ranks.append((np.array(places), listed))
+        return self._select(folder, ranks)
+
+    def _select(self, folder: Path, found: list[tuple[Array, Images]]) -> dict[str, Any]:
         if not self.runs or not 0 < self.share < 1:
             raise ConfigError(f"stability_rank: {len(self.runs)} runs, share {self.share}; expected some, in (0, 1)")
-        found = [self._rank(Path(name), folder / f"seed{i}.npz") for i, name in enumerate(self.runs)]
-        names, labels = found[0][1]
-        if any(other[1][0] != names for other in found):
+        names, labels = found[0][1].ids, found[0][1].labels.numpy()
+        if any(images.ids != names for _, images in found):
             raise DataError("stability_rank: the runs were trained on different data; give runs of one data set")
         ranks = [rank for rank, _ in found]
         rank = merge_ranks(ranks)
@@ -91,22 +105,11 @@ class StabilityRank:
             result["spearman"] = float(np.mean(between))
         return {**result, "rank": str(folder / "rank.npz"), "count": count}
 
-    def _rank(self, folder: Path, file: Path) -> tuple[Array, tuple[list[str], np.ndarray]]:
-        run = RunFolder(folder)
-        if not run.config.is_file():
-            raise ConfigError(f"{folder}: not a run folder; expected one that tools/train.py made")
-        data = build(load(run.config).recipe().data, "data")
-        if not isinstance(data, ClassificationData):
-            raise ConfigError(f"{folder}: its data are no classes of images; expected a classification run")
-        images = data.listed("train")
-        about = (images.ids, images.labels.numpy())
-        if not run.metrics.is_file():
-            dataset: Any = data.train()
-            trained = set(dataset.images.ids)
-            return np.array([i / len(images) if n in trained else np.nan for i, n in enumerate(images.ids)]), about
-        tracker = tracker_of(read_resume(run.resume_state), data, str(run.resume_state))
+    def _rank(self, folder: Path, file: Path) -> tuple[Array, Images]:
+        data, run = _data_of(folder), RunFolder(folder)
+        tracker = tracker_of(read_resume(run.resume_state), data, str(run.resume_state), self.start_epoch)
         tracker.save(file)
-        return tracker.rank(), about
+        return tracker.rank(), data.listed("train")
 
     def _count(self, rank: Array, labels: np.ndarray) -> int:
         if self.count is not None:
@@ -116,6 +119,16 @@ class StabilityRank:
             return max(int(self.share * known.sum()), 1)
         sizes = [int((known & (labels == c)).sum()) for c in np.unique(labels)]
         return max(int(self.share * min(sizes)), 1) * len(sizes)
+
+
+def _data_of(folder: Path) -> ClassificationData:
+    config = RunFolder(folder).config
+    if not config.is_file():
+        raise ConfigError(f"{folder}: not a run folder; expected one that tools/train.py made")
+    data = build(load(config).recipe().data, "data")
+    if not isinstance(data, ClassificationData):
+        raise ConfigError(f"{folder}: its data are no classes of images; expected a classification run")
+    return data
 
 
 def agreement(a: Array, b: Array) -> float:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -59,16 +60,20 @@ class StabilityRecord(nn.Module):
             self.tracker.restore(state["history"], {key: state[key].numpy() for key in ("seen", "right")})
 
 
-def tracker_of(state: dict[str, Any], data: ClassificationData, where: str) -> StabilityTracker:
+def tracker_of(
+    state: dict[str, Any], data: ClassificationData, where: str, start_epoch: int = 0
+) -> StabilityTracker:
     """The tracker that a run's resume state holds.
 
     Args:
         state: as :func:`vision.engine.checkpoint.read_resume` gives it.
         data: of the run.
         where: the file, for errors.
+        start_epoch: epochs before this one do not count.
 
     Raises:
-        DataError: the run tracked nothing, or finished no epoch.
+        ConfigError: ``start_epoch`` below 0.
+        DataError: the run tracked nothing, or finished no epoch that counts.
     """
     held = [value for name, value in state["task"].items() if name.endswith("stability._extra_state")]
     if not held or not held[0]:
@@ -77,6 +82,8 @@ def tracker_of(state: dict[str, Any], data: ClassificationData, where: str) -> S
     record.begin()
     record.set_extra_state(held[0])
     assert record.tracker is not None
-    if not record.tracker.epochs:
-        raise DataError(f"{where}: the run has not finished an epoch; train it longer")
-    return record.tracker
+    tracker = StabilityTracker(record.tracker.count, np.flatnonzero(record.tracker.mask), start_epoch)
+    tracker.restore(record.tracker.state())
+    if not tracker.counted:
+        raise DataError(f"{where}: {tracker.epochs} epochs have finished, none counts from {start_epoch} on; train longer")
+    return tracker
