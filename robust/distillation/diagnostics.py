@@ -1,8 +1,9 @@
 """What tells a good teacher before any student is trained: calibration, confidence, agreement of views, layer terms."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,11 +15,14 @@ from robust.averaging import WeightAverage
 from robust.distillation.lipschitz import lipschitz_terms
 from vision.classification import metrics
 from vision.classification.task import Classification
+from vision.engine.config import Config
 from vision.engine.data import Sample
+from vision.engine.environment import machine_summary
 from vision.engine.errors import ConfigError
 from vision.engine.evaluation import to_device
-from vision.engine.files import write_json
+from vision.engine.files import make_folder, write_json
 from vision.engine.loading import load, size_of
+from vision.engine.recipe import Recipe
 from vision.engine.registry import register
 from vision.engine.train import load_run
 
@@ -35,11 +39,12 @@ def logits_of(
         task: whose network it is.
         dataset: in order; augmented where it augments, each sample from a seed of its own.
         view: another number is another augmentation.
-        limit: the first so many samples; None takes all.
+        limit: so many samples at equal distances, as data may lie by class; None takes all.
         batch_size: samples in a forward pass.
     """
-    size = min(size_of(dataset, "diagnosed"), limit or 2**62)
-    places = [list(range(i, min(i + batch_size, size))) for i in range(0, size, batch_size)]
+    size = size_of(dataset, "diagnosed")
+    chosen = np.linspace(0, size - 1, min(size, limit or size)).round().astype(int).tolist()
+    places = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     training = task.training
     task.eval()
     found, labels = [], []
@@ -70,12 +75,13 @@ def total_variation(one: Logits, other: Logits) -> float:
     return float(np.abs(softmax(one) - softmax(other)).sum(1).mean() / 2)
 
 
-def diagnose(task: Classification, limit: int | None = None) -> dict[str, Any]:
+def diagnose(task: Classification, limit: int | None = None, held_out_limit: int | None = None) -> dict[str, Any]:
     """What is to be known of a teacher.
 
     Args:
         task: with its trained network.
-        limit: images of the training data that are looked at; None takes all.
+        limit: images of the training data that are looked at, at equal distances; None takes all.
+        held_out_limit: likewise of the validation data.
 
     Returns:
         ``val_accuracy``, ``val_nll``, ``val_ece``: on images not trained on. ``train_confidence``: the mean largest
@@ -83,7 +89,7 @@ def diagnose(task: Classification, limit: int | None = None) -> dict[str, Any]:
         ``view_distance``: :func:`total_variation` between two augmented views of them (0 agree); ``view_agreement``:
         the share given the same class. ``lipschitz_sum`` and ``lipschitz``: the sum of layer terms, and by layer.
     """
-    held_out, labels = logits_of(task, task.val_data())
+    held_out, labels = logits_of(task, task.val_data(), limit=held_out_limit)
     one, train_labels = logits_of(task, task.train_data(), 0, limit)
     other, _ = logits_of(task, task.train_data(), 1, limit)
     terms = {name: float(term.detach()) for name, term in lipschitz_terms(_answering(task.network)).items()}
@@ -107,29 +113,59 @@ def _answering(network: nn.Module) -> nn.Module:
 @register("teacher_diagnostics", kind="step")
 @dataclass(frozen=True)
 class TeacherDiagnostics:
-    """Looks at a trained teacher; see :func:`diagnose`.
+    """Looks at a trained teacher: calibration, confidence, agreement of augmented views, terms of the Lipschitz sum.
 
     Attributes:
         run_folder: of the teacher.
         checkpoint: ``last`` or ``best``.
-        limit: training images that are looked at.
+        limit: training images that are looked at, at equal distances; null takes all.
     """
 
     run_folder: Path
-    checkpoint: str = "last"
+    checkpoint: Literal["last", "best"] = "last"
     limit: int | None = 2000
 
-    def run(self, folder: Path) -> dict[str, Any]:
-        """The figures; the terms of each layer go to ``layers.json`` in ``folder``.
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"step.limit: {self.limit} is below 1; null looks at all training images")
 
-        Raises:
-            ConfigError: the run is no classifier's, or the checkpoint has another name.
-        """
-        if self.checkpoint not in ("last", "best"):
-            raise ConfigError(f"step.checkpoint: '{self.checkpoint}', expected last or best")
-        _, _, task, _ = load_run(self.run_folder, self.checkpoint, [])
+    def rehearse(self, folder: Path) -> dict[str, Any]:
+        """Looks at two images of each kind and keeps nothing, for a dry run."""
+        diagnose(self._teacher()[2], 2, 2)
+        return {}
+
+    def _teacher(self) -> tuple[Config, Recipe, Classification, Path]:
+        config, recipe, task, file = load_run(self.run_folder, self.checkpoint, [])
         if not isinstance(task, Classification):
             raise ConfigError(f"step.run_folder: {self.run_folder} is no run of a classifier")
+        return config, recipe, task, file
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """The figures of :func:`diagnose`, also as an evaluation in ``folder``; the layers' terms go to ``layers.json``.
+
+        Raises:
+            ConfigError: the run is no classifier's.
+        """
+        config, recipe, task, file = self._teacher()
         figures = diagnose(task, self.limit)
         write_json(folder / "layers.json", figures.pop("lipschitz"))
+        about = {
+            "split": "val",
+            "name": recipe.name,
+            "samples": size_of(task.val_data(), "diagnosed"),
+            "metrics": figures,
+            "tables": {},
+            "checkpoint": self.checkpoint,
+            "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "data": recipe.data,
+            "seed": recipe.seed,
+            "primary": "val_accuracy",
+            "mode": "max",
+            "network": recipe.task.get("network"),
+            "parameters": sum(p.numel() for p in _answering(task.network).parameters()),
+            "machine": machine_summary(),
+            "config_sha256": config.hash,
+        }
+        make_folder(folder / "eval" / "diagnostics")
+        write_json(folder / "eval" / "diagnostics" / "result.json", about)
         return figures

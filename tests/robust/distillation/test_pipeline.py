@@ -78,5 +78,7 @@ def test_bad_steps(tmp_path: Path) -> None:
     block = {"type": "distillation_table", "students": {"standard/kd": str(run)}, "figure": "test.acuracy"}
     with pytest.raises(ConfigError, match=r"has no 'test.acuracy' \(did you mean 'test.accuracy'\?\)"):
         build(block, "step").run(tmp_path / "table")
-    with pytest.raises(ConfigError, match="expected last or best"):
-        build({"type": "teacher_diagnostics", "run_folder": str(run), "checkpoint": "first"}, "step").run(tmp_path)
+    with pytest.raises(ConfigError, match=r"checkpoint: .*'first'"):
+        build({"type": "teacher_diagnostics", "run_folder": str(run), "checkpoint": "first"}, "step")
+    with pytest.raises(ConfigError, match=r"step.limit: 0 is below 1"):
+        build({"type": "teacher_diagnostics", "run_folder": str(run), "limit": 0}, "step")
