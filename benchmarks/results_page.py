@@ -4,6 +4,7 @@ from math import sqrt
 from typing import Any
 
 from benchmarks import infrared_sections as infrared
+from benchmarks.distillation_sections import distillation, distillation_rows, is_distillation
 from benchmarks.figures import (
     NONE,
     Documents,
@@ -44,7 +45,10 @@ def results_page(documents: Documents) -> str:
 
 def classifiers(documents: Documents) -> list[list[Record]]:
     """Runs and weights judged as classifiers of images, on their test splits."""
-    return tests(documents, lambda r: "accuracy" in r["metrics"] and r["data"]["type"] != "scm_scenes")
+    return tests(
+        documents,
+        lambda r: "accuracy" in r["metrics"] and r["data"]["type"] != "scm_scenes" and not is_distillation(r),
+    )
 
 
 def published_accuracy(documents: Documents, record: Record) -> tuple[float, dict[str, Any]] | None:
@@ -92,6 +96,7 @@ SECTIONS = (
     infrared.ablations,
     infrared.counting,
     _classification,
+    distillation,
 )
 
 
@@ -146,6 +151,7 @@ def readme_block(documents: Documents) -> str:
         kind = "trained here" if group[0]["updates"] else "released weights"
         where = f"{root_of(group[0])}, {group[0]['samples']} test images"
         rows.append([f"{label(group[0])}, {kind}", where, told + _over_seeds(group)])
+    rows += distillation_rows(documents)
     return "\n".join(table(["what", "judged on", "figures"], rows, left=3)).rstrip()
 
 

@@ -96,8 +96,8 @@ class ApartClassification(AdversarialClassification):
             raise ConfigError("data.augment: apart crops and mirrors by itself; set data.augment: []")
         if strength_lr < 0 or strength_decay < 0 or cycles < 1:
             raise ConfigError(
-                f"task: strength_lr {strength_lr} and strength_decay {strength_decay} must be 0 or more, cycles {cycles} "
-                "1 or more"
+                f"task: strength_lr {strength_lr} and strength_decay {strength_decay} must be 0 or more, "
+                f"cycles {cycles} 1 or more"
             )
         if (zero_grad == "zero") != (network_lr is not None and network_decay is not None):
             raise ConfigError("task.zero_grad: 'zero' goes with network_lr and network_decay, and 'none' without them")

@@ -11,7 +11,6 @@ from typing import Any
 from vision.engine.errors import DataError
 from vision.engine.files import make_folder, write_atomically
 
-
 LOGGERS = ("robust", "auto-attack")
 """Whose warnings are kept with the batch they came with: ours and the library's."""
 

@@ -60,9 +60,7 @@ class StabilityRecord(nn.Module):
             self.tracker.restore(state["history"], {key: state[key].numpy() for key in ("seen", "right")})
 
 
-def tracker_of(
-    state: dict[str, Any], data: ClassificationData, where: str, start_epoch: int = 0
-) -> StabilityTracker:
+def tracker_of(state: dict[str, Any], data: ClassificationData, where: str, start_epoch: int = 0) -> StabilityTracker:
     """The tracker that a run's resume state holds.
 
     Args:
@@ -85,5 +83,7 @@ def tracker_of(
     tracker = StabilityTracker(record.tracker.count, np.flatnonzero(record.tracker.mask), start_epoch)
     tracker.restore(record.tracker.state())
     if not tracker.counted:
-        raise DataError(f"{where}: {tracker.epochs} epochs have finished, none counts from {start_epoch} on; train longer")
+        raise DataError(
+            f"{where}: {tracker.epochs} epochs have finished, none counts from {start_epoch} on; train longer"
+        )
     return tracker

@@ -169,11 +169,32 @@ def test_averaging_begins_after_the_named_epoch_and_leaves_training_as_it_was() 
         ({"clean_share": 1.5}, "within"),
         ({"beta": -1.0}, "0 or more"),
         ({"swa_start": -1}, "below 0"),
+        ({"track_in_eval": True}, "track_stability: true"),
     ],
 )
 def test_options_that_contradict_each_other(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AdversarialClassification(digits(), DigitsCNN(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("in_eval", [False, True])
+def test_samples_are_tracked_by_the_pass_that_trains_or_in_eval_mode(in_eval: bool) -> None:
+    torch.manual_seed(0)
+    task = AdversarialClassification(
+        digits(), DigitsCNN(width=4), attack=Attack(steps=2, start="zero"), track_stability=True, track_in_eval=in_eval
+    )
+    task.before_training()
+    data = task.train_data()
+    batch = task.collate([data[i] for i in range(8)])
+    attacked = task.eval().attacked(batch)
+    with torch.no_grad():
+        passes = {False: copy.deepcopy(task.network).train()(attacked), True: task.network.eval()(attacked)}
+    assert not torch.equal(passes[False].argmax(1), passes[True].argmax(1))  # the two would be told apart
+    list(task.train().training_step(batch, CONTEXT))
+    assert task.stability is not None and task.stability.tracker is not None
+    begun = task.stability.tracker.begun()
+    assert begun["right"][begun["seen"]].sum() == int((passes[in_eval].argmax(1) == batch["label"]).sum())
+    assert task.network.training
 
 
 def test_normalised_data_is_refused_with_the_fix() -> None:

@@ -166,6 +166,17 @@ def test_works_on_networks_unchanged(make, layers: str, count: int, side: str) -
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
 
+def test_cycles_are_equal_triangles_of_rate_and_inverse_momentum() -> None:
+    shares = [triangle(step, 12, 3) for step in range(13)]
+    assert shares == pytest.approx([0, 0.5, 1, 0.5] * 3 + [0])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.2, momentum=0.9)
+    schedule = Triangular(optimizer, 12, 3, 0.8, 0.9)
+    for step, share in enumerate(shares):
+        schedule.step_update(step)
+        group = optimizer.param_groups[0]
+        assert (group["lr"], group["momentum"]) == pytest.approx((0.2 * share, 0.9 - 0.1 * share))
+
+
 def test_zero_strengths_leave_the_plain_loss() -> None:
     network = PreActResNet(4, (4, 6), 1, 3, 3).eval()
     apart = Apart(network, ["stages.*.conv1"], step=0.0, start_scale=0.0)

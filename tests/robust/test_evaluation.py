@@ -114,6 +114,16 @@ def test_figures_of_an_attack() -> None:
     assert found["pgd20_nll"] == pytest.approx((2 * right + wrong) / 3)
 
 
+def test_a_gain_of_square_over_gradients_is_a_warning() -> None:
+    def judged(square: int, name: str = "autoattack") -> Judged:
+        broken = ["apgd-ce"] * 10 + ["square"] * square + [""] * (990 - square)
+        return Judged(name, [Row(str(i), 0, [1.0, 0.0], 0.0, part) for i, part in enumerate(broken)], ("told",))
+
+    assert judged(2).warnings == ["told"]
+    assert judged(3).warnings == ["told", "square broke 0.30% beyond the parts with gradients, which may be masked"]
+    assert judged(3, "square").warnings == ["told"]
+
+
 def test_parts_fit_the_number_of_classes() -> None:
     assert parts_for(10) == parts_for(4) == ("apgd-ce", "apgd-t", "fab-t", "square")
     assert parts_for(3) == ("apgd-ce", "apgd-dlr", "fab-t", "square")
@@ -139,6 +149,16 @@ def test_autoattack_finds_what_is_within_reach_of_a_linear_network(classes: int)
     assert int(breakable.sum()) == 6
     assert [bool(name) for name in names] == breakable.tolist()
     assert float((attacked - images).abs().max()) <= threat.eps + 1e-6
+
+
+def test_too_few_classes_for_a_part_are_told_in_the_result(tmp_path: Path) -> None:
+    pytest.importorskip("pyautoattack")
+    data = points(4)
+    found = judge(threshold(), data, "autoattack", ThreatModel(eps=0.2), tmp_path / "t", weights="w")
+    assert found.warnings == [
+        "AutoAttack with 2 classes: apgd-ce, fab-t, square instead of apgd-ce, apgd-t, fab-t, square"
+    ]
+    assert found.accuracy == 0.5  # 0.125 and 0.875 stand
 
 
 def test_autoattack_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

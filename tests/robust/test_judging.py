@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from robust.corruptions import corruption_accuracy
-from robust.judging import RobustEvaluation
+from robust.evaluation import Judged
+from robust.judging import RobustEvaluation, figures_of
+from robust.table import Row
 from tools.train import main
 from vision.engine.errors import ConfigError, DataError
 
@@ -54,7 +56,8 @@ def test_a_pipeline_judges_best_and_last_and_their_difference(tmp_path: Path, ta
     for checkpoint in ("best", "last"):
         place = folder / "judge" / "eval" / checkpoint
         written = json.loads((place / "result.json").read_text())
-        assert written["metrics"] == result[checkpoint]
+        assert written["metrics"] == result[checkpoint] and written["warnings"].keys() <= {"gradients"}
+        assert (written["data"]["type"], written["seed"], written["name"]) == ("digits", 0, "train")
         assert written["tables"]["sweep"]["y"][0] >= written["tables"]["sweep"]["y"][1]
         assert len(list((place / "examples").glob("*.png"))) == 6
         rows = [json.loads(line) for line in (place / "predictions.jsonl").read_text().splitlines()]
@@ -77,6 +80,17 @@ def test_other_runs_and_numbers_that_make_no_sense(tmp_path: Path) -> None:
         RobustEvaluation(trained="x", attacks=("clean", "clean"))
     with pytest.raises(ConfigError, match="not a run folder"):
         RobustEvaluation(trained=str(tmp_path)).run(tmp_path / "out")
+
+
+def test_slow_attacks_see_fewer_images_and_pgd_is_held_against_autoattack_on_the_same_ones() -> None:
+    def row(number: int, broken: str) -> Row:
+        return Row(str(number), 0, [1.0, 0.0], 0.1, broken)
+
+    pgd = Judged("pgd20", [row(i, "pgd20" if i < 2 else "") for i in range(8)])
+    auto = Judged("autoattack", [row(i, "apgd-ce" if i < 3 else "") for i in range(4)])
+    found = figures_of({"pgd20": pgd, "autoattack": auto})
+    assert (found["pgd20"], found["autoattack"], found["autoattack_images"]) == (0.75, 0.25, 4.0)
+    assert found["overestimation"] == pytest.approx(0.5 - 0.25) and "pgd20_images" not in found
 
 
 def test_corruptions_are_read_by_severity(tmp_path: Path) -> None:

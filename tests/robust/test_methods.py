@@ -13,7 +13,7 @@ from robust.adversarial import AdversarialClassification, Attack
 from robust.apart_task import ApartClassification
 from robust.calibrated import LabelCalibration
 from robust.calibration import calibration_loss
-from robust.stability_rank import agreement
+from robust.stability_rank import StabilityRank, agreement
 from robust.threat import ThreatModel
 from tools.train import main as train
 from vision.classification import Digits, DigitsCNN
@@ -202,6 +202,8 @@ def test_mistakes_in_apart_are_named() -> None:
         ApartClassification(digits(), DigitsCNN(), ["layer.3"])
     with pytest.raises(ConfigError, match="8/255 was likely meant"):
         ApartClassification(digits(), DigitsCNN(), eps=8)
+    with pytest.raises(ConfigError, match="cycles 0 1 or more"):
+        ApartClassification(digits(), DigitsCNN(), cycles=0)
     with pytest.raises(ConfigError, match="'zero' goes with network_lr"):
         ApartClassification(digits(), DigitsCNN(), zero_grad="zero")
 
@@ -258,6 +260,12 @@ def test_tracked_runs_make_subsets_that_runs_train_on(tmp_path: Path) -> None:
         assert set(chosen["friendly"]) <= set(np.flatnonzero(trained))
     summary = json.loads((folder / "rank" / "data_quality.json").read_text())
     assert summary["classes"]["friendly"] == [2] * 10 and len(summary["spearman_between_runs"]) == 1
+    later = StabilityRank([str(folder / "profile0")], count=20, start_epoch=1)
+    later.run(tmp_path / "later")
+    with np.load(tmp_path / "later" / "seed0.npz") as again:
+        assert again["count_wrong"].max() <= 1 and set(np.unique(again["stability"][trained])) <= {0.0, 1.0}
+    with pytest.raises(DataError, match="2 epochs have finished, none counts from 2 on"):
+        StabilityRank([str(folder / "profile0")], count=20, start_epoch=2).run(tmp_path / "none")
     state = read_resume(folder / "friendly" / "checkpoints" / "last.resume")
     assert state["samples"] == 20
 

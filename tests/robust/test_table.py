@@ -1,5 +1,6 @@
 """The table of an attack: whole after a kill, refused where it is about something else."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,22 @@ def test_a_table_about_something_else_is_refused(tmp_path: Path) -> None:
     file.write_text("nonsense\n")
     with pytest.raises(DataError, match="not a table"):
         AttackTable(file, {})
+
+
+def test_what_was_warned_of_is_kept_with_its_batch_also_over_a_kill(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+
+    def judge(number: int) -> list[Row]:
+        logging.getLogger("auto-attack").warning("points with zero gradient: %d", number // 2)
+        logging.getLogger("robust.autoattack").warning("too few classes")
+        logging.getLogger("elsewhere").warning("nothing to do with it")
+        return rows(number)
+
+    expected = ["points with zero gradient: 0", "too few classes", "points with zero gradient: 1"]
+    table = AttackTable(file, {})
+    table.fill(3, judge)
+    assert table.warnings == expected
+    again = AttackTable(file, {})
+    again.fill(3, judge)
+    assert again.warnings == expected
+    assert not logging.getLogger("auto-attack").handlers
