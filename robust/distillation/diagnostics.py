@@ -141,7 +141,7 @@ class TeacherDiagnostics:
         return config, recipe, task, file
 
     def run(self, folder: Path) -> dict[str, Any]:
-        """The figures of :func:`diagnose`, also as an evaluation in ``folder``; the layers' terms go to ``layers.json``.
+        """The figures of :func:`diagnose`, also as an evaluation in ``folder``; layers' terms go to ``layers.json``.
 
         Raises:
             ConfigError: the run is no classifier's.

@@ -130,7 +130,9 @@ def _norms(modules: list[nn.Module]) -> Tensor:
     """The summed terms of BatchNorms with equally many channels and one epsilon."""
     variances = torch.stack([module.running_var for module in modules]).detach().float()  # type: ignore[misc]
     deviations = (variances + modules[0].eps).sqrt()  # type: ignore[operator]
-    scales = [torch.ones_like(row) if m.weight is None else _weight(m) for m, row in zip(modules, variances, strict=True)]
+    scales = [
+        torch.ones_like(row) if m.weight is None else _weight(m) for m, row in zip(modules, variances, strict=True)
+    ]
     return _largest(torch.stack(scales).abs() / deviations).sum()
 
 
