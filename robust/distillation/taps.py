@@ -101,7 +101,8 @@ def look(network: nn.Module, taps: Taps, images: Tensor) -> Seen:
     sources = dict.fromkeys(part for path in taps.all() for part in _sources(path))
     held: dict[str, list[Tensor]] = {source: [] for source in sources}
     with _hooked(network, held):
-        logits = network(images)
+        # past torch.compile, which would leave out hooks that come and go
+        logits = network.forward(images) if sources else network(images)
     for source, values in held.items():
         if not values:
             raise ConfigError(f"'{source}': this module of {type(network).__name__} did not run; choose another path")

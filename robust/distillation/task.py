@@ -1,5 +1,6 @@
 """The task of students: labels, the teacher's soft labels, and what a distiller adds."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +83,7 @@ class Distillation(Classification):
         self._cached = self._cache(cache_teacher)
         require_classes(shown(teacher, Taps(), self.example_input()).logits, len(data.classes), "teacher")
         self.learned: nn.Module | None = None
+        self._now: StepContext | None = None
 
     def _read_by_distiller(self, network: nn.Module, chosen: Taps | None, field: str) -> Taps:
         """Only what the distiller reads: hooks cost little, and a path nobody reads may not run."""
@@ -125,6 +127,25 @@ class Distillation(Classification):
         self.learned = self.distiller.layers
         if self._cached is not None:
             self._cached = torch.full((samples, classes), torch.nan)
+
+    def before_step(self, context: StepContext) -> None:
+        self._now = context
+
+    def after_epoch(self, epoch: int) -> None:
+        """Refuses a run that would end before the student has its turn; only now is it known how long an epoch is.
+
+        Raises:
+            ConfigError: as many initial epochs as the run has, or more.
+        """
+        initial = self.distiller.initial_epochs
+        if epoch != 1 or not initial or self._now is None:
+            return
+        epochs = math.ceil(self._now.total_steps / (self._now.step + 1))
+        if epochs <= initial:
+            raise ConfigError(
+                f"task.distiller.initial_epochs: {initial} of {epochs} epochs would go to '{self.distiller.name}' "
+                f"alone and none to the student's labels; set it below {epochs}, or train longer"
+            )
 
     def _labels(self) -> Tensor:
         return IndexedDataset(super().train_data()).labels()

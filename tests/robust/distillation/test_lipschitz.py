@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from robust.distillation import lipschitz_penalty, lipschitz_terms
+from robust.distillation.lipschitz import Norm
+from vision.classification import wide_resnet
 
 
 def _golden_network(arrays: dict[str, np.ndarray]) -> nn.Sequential:
@@ -79,6 +81,27 @@ def test_operator_form_of_a_transposed_convolution() -> None:
     units = torch.eye(2).view(2, 2, 1, 1)
     found = layer(units).abs().sum((1, 2, 3)).max().item()
     assert lipschitz_penalty(layer, "operator").item() == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["official", "operator"])
+def test_layers_reduced_together_give_the_sum_of_their_terms(norm: Norm) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        wide_resnet(10, 2), nn.BatchNorm2d(16, affine=False), nn.BatchNorm2d(16, eps=0.1), nn.Linear(3, 2)
+    )
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.1, 2.0)  # type: ignore[union-attr]
+    weights = list(network.parameters())
+    apart = sum(lipschitz_terms(network, norm).values())
+    together = lipschitz_penalty(network, norm)
+    assert together.item() == pytest.approx(float(apart), rel=1e-6)  # type: ignore[arg-type]
+    expected = torch.autograd.grad(3 * apart, weights, allow_unused=True)  # type: ignore[operator]
+    for found, wanted in zip(torch.autograd.grad(3 * together, weights, allow_unused=True), expected, strict=True):
+        if wanted is None:
+            assert found is None
+        else:
+            torch.testing.assert_close(found, wanted)
 
 
 def test_unknown_norm() -> None:

@@ -1,5 +1,6 @@
 """One file from teacher to student: trained, compared, and resumed at the stage that is missing."""
 
+import hashlib
 import json
 import shutil
 from functools import partial
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.collect import records_of
+from vision.classification import DigitsCNN
 from vision.engine.config import load
 from vision.engine.distributed import World
 from vision.engine.errors import ConfigError
 from vision.engine.pipeline import run_pipeline
 from vision.engine.registry import build
-from vision.engine.train import train_recipe
+from vision.engine.train import dry_run, train_recipe
 
 PIPELINE = """\
 name: pairs
@@ -64,11 +67,34 @@ def test_from_teachers_to_one_table_and_on_from_any_stage(tmp_path: Path) -> Non
     assert rows[1]["difference"] == pytest.approx(sum(expected) / 2)
     assert json.loads((folder / "seed0/look/layers.json").read_text()).keys() >= {"linear"}
 
+    records = {(r["stage"], r["seed"]): r for r in records_of(folder) if r["evaluation"] in ("test", "diagnostics")}
+    assert len(records) == 10  # four runs and a look, twice
+    assert records["soteacher_kd", 1]["metrics"]["accuracy"] == accuracy[1, "soteacher_kd"]
+    looked = records["look", 0]
+    assert looked["weights_sha256"] == _digest(folder / "seed0/soteacher/checkpoints/last.safetensors")
+    assert looked["parameters"] == sum(p.numel() for p in DigitsCNN(width=8).parameters())
+    assert looked["metrics"].keys() >= {"val_nll", "val_ece", "train_confidence", "view_agreement", "lipschitz_sum"}
+
     for name in ("soteacher_kd", "comparison"):
         shutil.rmtree(folder / "seed1" / name)
     again = run_pipeline(config, train, folder, resume=True, world=world)
     assert json.loads((folder / "seed1/comparison/table.json").read_text()) == rows
     assert again["table"] == summary["table"]
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_dry_run_rehearses_every_stage(tmp_path: Path) -> None:
+    (tmp_path / "pairs.yaml").write_text(PIPELINE.replace("seeds: [0, 1]", "seeds: [0]"))
+    world = World(torch.device("cpu"))
+    train = partial(dry_run, world=world)
+    folder = tmp_path / "run"
+    summary = run_pipeline(load(tmp_path / "pairs.yaml"), train, folder, world=world, dry=True)
+    assert summary["finished"]
+    assert not (folder / "seed0/look/layers.json").exists()
+    assert not (folder / "seed0/comparison/table.md").exists()
 
 
 def test_bad_steps(tmp_path: Path) -> None:

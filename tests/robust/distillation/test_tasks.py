@@ -22,11 +22,11 @@ from robust.distillation import (
 from robust.distillation.comparison import as_markdown, compare
 from robust.distillation.diagnostics import diagnose, total_variation
 from vision.classification import Digits, DigitsCNN, load_weights
-from vision.engine.checkpoint import save_weights
+from vision.engine.checkpoint import read_resume, save_resume, save_weights
 from vision.engine.config import load
 from vision.engine.distributed import World
 from vision.engine.errors import CheckpointError, ConfigError
-from vision.engine.registry import entries
+from vision.engine.registry import build, entries
 from vision.engine.run import RunFolder
 from vision.engine.task import StepContext
 from vision.engine.train import make_trainer, train_recipe
@@ -124,11 +124,51 @@ def test_cached_logits_are_the_teachers_and_it_is_asked_once(weights: str) -> No
     assert torch.isfinite(next(cached.training_step(batch, START))["soft_labels"])
 
 
+SPIKING = {"type": "spiking_mlp", "inputs": 64, "hidden": [24], "steps": 3, "output": "logits"}
+TIMM = {"type": "timm", "model": "test_resnet", "in_channels": 1}
+SMALL = {"type": "digits_cnn", "width": 8}
+
+
+@pytest.mark.parametrize("distiller", ["kd", "pkt"])
+@pytest.mark.parametrize(
+    ("student", "teacher"), [(SPIKING, SMALL), (SMALL, SPIKING), (TIMM, SMALL), (SMALL, TIMM)], ids=str
+)
+def test_timm_and_spiking_networks_learn_and_teach(
+    student: dict[str, Any], teacher: dict[str, Any], distiller: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network, master = (build({"classes": 10, **block}, "network") for block in (student, teacher))
+    save_weights(tmp_path / "teacher.safetensors", master, {})
+    task = Distillation(_data(), network, master, str(tmp_path / "teacher.safetensors"), {"type": distiller})
+    task.before_training()
+    task.train()
+    optimizer = torch.optim.Adam(task.parameter_groups(), lr=3e-3)
+    batch, values = _batch(task, 12), []
+    for step in range(8):
+        losses = next(task.training_step(batch, StepContext(step, 8, 0)))
+        total = torch.stack([value for name, value in losses.items() if not name.startswith("_")]).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        values.append(total.item())
+    assert min(values[4:]) < values[0]
+
+
 def test_what_contradicts_a_cache(weights: str) -> None:
     with pytest.raises(ConfigError, match="must see the same augmented image"):
         _student(weights, cache_teacher=True, data=_data(augment=("crop",)))
     with pytest.raises(ConfigError, match="'vid' reads more than logits"):
         _student(weights, cache_teacher=True, distiller={"type": "vid"})
+
+
+def test_initial_epochs_leave_some_to_the_student(weights: str) -> None:
+    task = _student(weights, distiller={"type": "factor", "initial_epochs": 3})
+    for step in range(2):  # two updates an epoch
+        task.before_step(StepContext(step, 8, 0))
+    task.after_epoch(1)  # four epochs
+    task.before_step(StepContext(1, 6, 0))
+    with pytest.raises(ConfigError, match=r"task.distiller.initial_epochs: 3 of 3 epochs .* set it below 3"):
+        task.after_epoch(1)
 
 
 def test_bad_students(weights: str, tmp_path: Path) -> None:
@@ -229,6 +269,19 @@ def test_a_bank_of_another_size_on_resume(tmp_path: Path) -> None:
         teacher(20).load_state_dict(teacher(24).state_dict())
 
 
+def test_a_bank_of_another_size_is_refused_by_a_resumed_run(tmp_path: Path) -> None:
+    """The state of a run over as many samples, whose bank has another number of classes."""
+    recipe = load(_recipe(tmp_path, TEACHER % "")).recipe()
+    run = RunFolder.create(tmp_path / "run", "name: run\n", "0")
+    trainer = make_trainer(recipe, WORLD, run)
+    trainer._save()
+    state = read_resume(run.resume_state)
+    state["task"]["regularisation.bank.table"] = torch.zeros(24, 7)
+    save_resume(run.resume_state, {key: value for key, value in state.items() if key != "format"})
+    with pytest.raises(CheckpointError, match=r"bank.table|24 samples and 7 classes"):
+        make_trainer(recipe, WORLD, run).resume()
+
+
 def test_averaged_weights_are_judged_and_teach(tmp_path: Path) -> None:
     config = load(_recipe(tmp_path, TEACHER % ", swa_start: 1"))
     outcome = train_recipe(config, tmp_path / "run", False, WORLD)
@@ -268,6 +321,25 @@ def test_diagnostics_of_a_network_that_knows_nothing() -> None:
     assert found["view_agreement"] == 1
     assert found["lipschitz_sum"] == pytest.approx(lipschitz_penalty(task.network).item())
     assert list(found["lipschitz"])[-1] == "linear"
+
+
+def test_diagnostics_by_formula_on_images_at_equal_distances() -> None:
+    torch.manual_seed(0)
+    task = RegularisedClassification(_data(), DigitsCNN(width=4))
+    found = diagnose(task, limit=5)
+    data = task.train_data()
+    batch = task.collate([data[place] for place in (0, 6, 12, 17, 23)])  # of 24
+    with torch.no_grad():
+        logits = task.network.eval()(batch["image"])
+    assert found["train_nll"] == pytest.approx(F.cross_entropy(logits, batch["label"]).item(), rel=1e-5)
+    assert found["train_confidence"] == pytest.approx(logits.softmax(1).amax(1).mean().item(), rel=1e-5)
+    assert found["view_distance"] == 0  # nothing is augmented
+    val = task.val_data()
+    batch = task.collate([val[place] for place in range(len(val))])  # type: ignore[arg-type]
+    with torch.no_grad():
+        logits = task.network(batch["image"])
+    assert found["val_nll"] == pytest.approx(F.cross_entropy(logits, batch["label"]).item(), rel=1e-5)
+    assert found["val_accuracy"] == pytest.approx((logits.argmax(1) == batch["label"]).float().mean().item())
 
 
 def test_views_differ_where_images_are_augmented() -> None:
