@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import torch
@@ -99,6 +100,14 @@ def autoattack(
             for i in places[fooled].tolist():
                 names[i] = part
     return found, names
+
+
+def library_version() -> str:
+    """Name and version of the library, or the name alone where it is not installed."""
+    try:
+        return f"pyautoattack {version('pyautoattack')}"
+    except PackageNotFoundError:
+        return "pyautoattack"
 
 
 def _library() -> Any:

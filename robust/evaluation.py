@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from robust.adversarial import Attack
-from robust.autoattack import STANDARD, autoattack
+from robust.autoattack import STANDARD, autoattack, library_version
 from robust.table import AttackTable, Row
 from robust.threat import ThreatModel
 from vision.classification import metrics
@@ -152,7 +152,7 @@ def judge(
         )
     device = device or next((p.device for p in network.parameters()), torch.device("cpu"))
     size = min(size_of(dataset, "evaluation"), limit or 10**12)
-    own = asdict(ATTACKS[name]) if name in ATTACKS else {"library": "pyautoattack"}
+    own = asdict(ATTACKS[name]) if name in ATTACKS else {"library": library_version()}
     about = {
         "weights": weights, "attack": {"name": name, **own}, "threat": asdict(threat), "samples": size,
         "batch_size": batch_size, "seed": seed, "data": _digest(dataset, size),

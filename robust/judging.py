@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust.adversarial import Attack
+from robust.autoattack import library_version
 from robust.averaging import WeightAverage
 from robust.corruptions import corruption_accuracy
 from robust.evaluation import ATTACKS, AttackName, Judged, judge, sweep
@@ -161,6 +162,7 @@ class RobustEvaluation:
         about |= {
             "split": self.split, "threat": asdict(threat), "primary": self.attacks[-1], "mode": "max",
             "images": {name: len(j.rows) for name, j in judged.items()}, "warnings": warnings,
+            "library": library_version() if {"autoattack", "square"} & set(judged) else None,
         }  # fmt: skip
         seconds = time.perf_counter() - begun
         write_evaluation(place, Evaluation(figures, samples, seconds, tables, _rows(judged), pictures), about)

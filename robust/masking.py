@@ -59,7 +59,7 @@ def check_gradients(network: nn.Module, images: Tensor, labels: Tensor, threat: 
     require_eval(network)
     if len(images) == 0 or threat.eps == 0:
         raise ConfigError(f"{len(images)} images and eps {threat.eps}: checks need images and a radius above 0")
-    whole = _whole(threat, images)
+    whole = ThreatModel("linf", threat.high - threat.low, threat.low, threat.high)  # holds every valid image
     runs = {
         "one_step": (Attack(steps=1, start="zero"), threat),
         "few_steps": (Attack(steps=10, start="zero"), threat),
@@ -113,14 +113,6 @@ def _surface(network: nn.Module, images: Tensor, labels: Tensor, threat: ThreatM
         chance = attack_loss(network(images + threat.ascend(torch.randn_like(images), small)), labels, "ce")
     none = gradient.flatten(1).abs().amax(1) == 0
     return float(none.double().mean()), float((along < chance).double().mean())
-
-
-def _whole(threat: ThreatModel, images: Tensor) -> ThreatModel:
-    """The ball that holds every valid image."""
-    if threat.norm == "linf":
-        return ThreatModel("linf", threat.high - threat.low, threat.low, threat.high)
-    across = (threat.high - threat.low) * images[0].numel() ** 0.5
-    return ThreatModel("l2", min(across, 16.0 * (threat.high - threat.low)), threat.low, threat.high)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from vision.engine.errors import ConfigError, DataError
 
 Norm = Literal["linf", "l2"]
-L2_MOST = 16.0
+L2_MOST = 6.0
 """Largest L2 radius that is taken as meant (ours): published ones for images in [0, 1] are 0.1 to 5."""
 
 

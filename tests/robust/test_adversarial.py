@@ -50,7 +50,8 @@ def test_the_loss_is_the_cross_entropy_of_attacked_images(method: str, steps: in
     step_size = 2 / 255 if steps > 1 else 8 / 255
     attacked = pgd(task.network, batch["image"], batch["label"], threat, steps=steps, step_size=step_size, start=start)
     assert torch.equal(losses["cross_entropy"], F.cross_entropy(task.network(attacked), batch["label"]))
-    assert float(losses["cross_entropy"]) > float(F.cross_entropy(task.network(batch["image"]), batch["label"]))
+    clean = F.cross_entropy(task.network(batch["image"]), batch["label"])
+    assert losses["cross_entropy"].item() > clean.item()
 
 
 def test_standard_training_attacks_nothing_and_is_plain_cross_entropy() -> None:

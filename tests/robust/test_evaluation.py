@@ -119,7 +119,7 @@ def test_a_gain_of_square_over_gradients_is_a_warning() -> None:
         broken = ["apgd-ce"] * 10 + ["square"] * square + [""] * (990 - square)
         return Judged(name, [Row(str(i), 0, [1.0, 0.0], 0.0, part) for i, part in enumerate(broken)], ("told",))
 
-    assert judged(2).warnings == ["told"]
+    assert judged(1).warnings == ["told"]
     assert judged(3).warnings == ["told", "square broke 0.30% beyond the parts with gradients, which may be masked"]
     assert judged(3, "square").warnings == ["told"]
 

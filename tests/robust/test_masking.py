@@ -37,12 +37,13 @@ def case(network: nn.Module) -> tuple[nn.Module, Tensor, Tensor]:
         return network.eval(), images, network(images).argmax(1)
 
 
-def test_an_honest_network_gives_no_warning() -> None:
+@pytest.mark.parametrize("threat", [ThreatModel(eps=0.03), ThreatModel("l2", 0.1)])
+def test_an_honest_network_gives_no_warning(threat: ThreatModel) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     with torch.no_grad():
         network[1].bias.copy_(-network[1].weight.sum(1) / 2)  # both classes occur
-    found = check_gradients(*case(network), ThreatModel(eps=0.03))
+    found = check_gradients(*case(network), threat)
     assert found.warnings == ()
     assert found.unbounded == 0.0 and found.no_gradient == 0.0
 

@@ -261,6 +261,7 @@ def test_tracked_runs_make_subsets_that_runs_train_on(tmp_path: Path) -> None:
     summary = json.loads((folder / "rank" / "data_quality.json").read_text())
     assert summary["classes"]["friendly"] == [2] * 10 and len(summary["spearman_between_runs"]) == 1
     later = StabilityRank([str(folder / "profile0")], count=20, start_epoch=1)
+    (tmp_path / "later").mkdir()
     later.run(tmp_path / "later")
     with np.load(tmp_path / "later" / "seed0.npz") as again:
         assert again["count_wrong"].max() <= 1 and set(np.unique(again["stability"][trained])) <= {0.0, 1.0}

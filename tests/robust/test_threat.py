@@ -49,8 +49,10 @@ def test_check_sees_a_step_out_of_ball_or_range(norm: str) -> None:
 def test_eps_in_0_to_255_is_refused_with_its_likely_meaning() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 8/255 = 0\.031373"):
         ThreatModel(eps=8)
-    with pytest.raises(ConfigError, match="did you mean 128/255"):
-        ThreatModel("l2", eps=128)
+    for eps in (8, 128):
+        with pytest.raises(ConfigError, match=f"did you mean {eps}/255"):
+            ThreatModel("l2", eps=eps)
+    assert ThreatModel("l2", eps=3.0).eps == 3.0
     for eps in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="not a radius"):
             ThreatModel(eps=eps)
