@@ -22,6 +22,7 @@ from benchmarks.figures import (
     table,
     tests,
 )
+from benchmarks.robust_sections import readme_rows as robust_rows
 
 INTRODUCTION = """# Results
 
@@ -47,9 +48,11 @@ def classifiers(documents: Documents) -> list[list[Record]]:
     """Runs and weights judged as classifiers of clean images, on their test splits; those attacked have other pages."""
     return tests(
         documents,
-        lambda r: {"accuracy", "robust_accuracy"} & set(r["metrics"]) == {"accuracy"}
-        and r["data"]["type"] != "scm_scenes"
-        and not is_distillation(r),
+        lambda r: (
+            {"accuracy", "robust_accuracy"} & set(r["metrics"]) == {"accuracy"}
+            and r["data"]["type"] != "scm_scenes"
+            and not is_distillation(r)
+        ),
     )
 
 
@@ -154,6 +157,7 @@ def readme_block(documents: Documents) -> str:
         where = f"{root_of(group[0])}, {group[0]['samples']} test images"
         rows.append([f"{label(group[0])}, {kind}", where, told + _over_seeds(group)])
     rows += distillation_rows(documents)
+    rows += robust_rows(documents)
     return "\n".join(table(["what", "judged on", "figures"], rows, left=3)).rstrip()
 
 

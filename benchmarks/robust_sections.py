@@ -4,7 +4,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.ablation import spread
-from benchmarks.figures import NONE, Documents, Record, grouped, machine, seeds_of, table
+from benchmarks.figures import NONE, Documents, Record, grouped, machine, root_of, seeds_of, table
 
 ATTACKS = {"clean": "clean", "pgd20": "PGD-20", "autoattack": "AutoAttack"}
 METHODS = {
@@ -13,6 +13,8 @@ METHODS = {
     "problematic": "problematic half",
 }  # fmt: skip
 JUDGE = "judge"
+README = "robust_cifar10"
+"""Files whose rows the README shows."""
 
 Group = dict[str, list[Record]]
 """Records of one judging stage by checkpoint, a seed each, in the same order."""
@@ -31,6 +33,22 @@ def robust_block(name: str, documents: Documents) -> str:
     lines = table([*head, "seeds"], rows, left=1)
     notes = dict.fromkeys(d["note"] for d in files.values() if d.get("note"))
     return "\n".join([*lines, _about(groups), "", *_claims(groups, documents), "", *notes]).rstrip()
+
+
+def readme_rows(documents: Documents) -> list[list[str]]:
+    """Rows of the README's table: what, judged on what, best and last weights under PGD-20 and AutoAttack."""
+    rows = []
+    for key, group in judged({name: d for name, d in documents.items() if name.startswith(README)}).items():
+        cells = _figures(group)
+        told = [
+            f"{attack} {best} % best, {last} % last weights"
+            for attack, best, last in zip(list(ATTACKS.values())[1:], cells[3::3], cells[4::3], strict=True)
+            if best != NONE
+        ]
+        first, seeds = group["best"][0], len(group["best"])
+        where = f"{root_of(first)}, {first['samples']} test images under attack"
+        rows.append([method(key), where, "; ".join(told) + (f", {seeds} seeds" if seeds > 1 else ", one seed")])
+    return rows
 
 
 def judged(documents: Documents) -> dict[tuple[str, str], Group]:

@@ -49,7 +49,7 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
     ("Label calibration, APART, data quality", "robust.calibration", "docs/robust_methods.md",
      "works: teacher, search and student as one recipe; learnt perturbations of any network; ranks and subsets"),
     ("SoTeacher, distillation", "robust.distillation", "docs/distillation.md",
-     "works: the teacher as in the authors' code, fifteen distillers, diagnostics, one recipe from teachers to a table"),
+     "works: the teacher as in the authors' code, fifteen distillers, diagnostics, one recipe from teachers to table"),
 )  # fmt: skip
 """The systems: name, the module that holds it, its page, and what it does today."""
 

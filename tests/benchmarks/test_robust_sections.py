@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.results_page import classifiers
-from benchmarks.robust_sections import robust_block
+from benchmarks.robust_sections import readme_rows, robust_block
 from tests.benchmarks.folders import MACHINE
 
 Documents = dict[str, dict[str, Any]]
@@ -63,6 +63,14 @@ def test_the_claims_of_apart_follow_from_the_figures(apart: float, verdict: str)
     row = {"what": "APART, PreActResNet-10", "against": "PGD-10 AT", "ratio": 0.3, "aim": 0.25}
     text = robust_block("robust", found | {"robust_steps": {"kind": "comparison", "rows": [row]}})
     assert "costs at most 0.25 of one of PGD-10 AT: **not seen**, 0.30 of it" in text
+
+
+def test_the_readme_has_a_row_for_each_training_that_was_judged() -> None:
+    rows = readme_rows(documents([0.01, 0.02]))
+    assert [row[0] for row in rows] == ["AT", "KD-AT-Auto", "FGSM", "APART"]
+    assert rows[0][1] == "cifar10, 1000 test images under attack"
+    assert rows[0][2].startswith("PGD-20 30.0 ± 0.0 % best, 25.0 ± 1.4 % last weights; AutoAttack 25.0")
+    assert rows[0][2].endswith(", 2 seeds") and rows[3][2] == "PGD-20 30.0 % best, 30.0 % last weights, one seed"
 
 
 def test_nothing_is_said_of_what_was_not_measured() -> None:
