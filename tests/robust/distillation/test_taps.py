@@ -9,7 +9,7 @@ from torch import nn
 
 from robust.distillation import Taps, lipschitz_penalty, look, students, taps_of
 from snn.network import SpikingNetwork
-from snn.networks import spiking_mlp, spiking_resnet18
+from snn.networks import NeuronOptions, spiking_mlp, spiking_resnet18
 from vision.classification import (
     DigitsCNN,
     Normalised,
@@ -104,13 +104,17 @@ def test_a_timm_network_needs_no_names() -> None:
     assert seen.pooled.shape == (2, 512)
 
 
+READY = NeuronOptions(threshold=0.02)
+"""Neurons that fire in any fresh network."""
+
+
 @pytest.mark.parametrize("samples", [2, 3, 6])
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: spiking_mlp(inputs=64, hidden=[12], steps=3),
-        lambda: spiking_resnet18(in_channels=1, width=4, steps=3),
-        lambda: spiking_resnet18(in_channels=1, width=4, steps=3, form="release"),
+        lambda: spiking_mlp(inputs=64, hidden=[12], steps=3, neuron=READY),
+        lambda: spiking_resnet18(in_channels=1, width=4, steps=3, neuron=READY),
+        lambda: spiking_resnet18(in_channels=1, width=4, steps=3, form="release", neuron=READY),
     ],
     ids=["mlp", "resnet", "release"],
 )
