@@ -107,13 +107,13 @@ class _SumOfSizes(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        signs: list[Tensor] = torch._foreach_sign(ctx.saved_tensors)
+        signs = torch._foreach_sign(ctx.saved_tensors)
         torch._foreach_mul_(signs, gradients[0])
         return tuple(signs)
 
 
 def _weight(module: nn.Module) -> Tensor:
-    return module.weight.float()  # type: ignore[operator, return-value, union-attr]
+    return module.weight.float()  # type: ignore[return-value]
 
 
 def _convolution(module: nn.Module, norm: Norm) -> Tensor:
