@@ -172,7 +172,7 @@ class RobustEvaluation:
         self, network: nn.Module, dataset: Any, threat: ThreatModel, folder: Path, about: dict[str, Any]
     ) -> dict[str, Judged]:
         """Every attack's rows, by its name."""
-        judged = {}
+        judged: dict[str, Judged] = {}
         for name in self.attacks:
             limit = self.limit
             if name in SLOW and self.slow_limit is not None:
