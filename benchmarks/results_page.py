@@ -4,6 +4,7 @@ from math import sqrt
 from typing import Any
 
 from benchmarks import infrared_sections as infrared
+from benchmarks.distillation_sections import distillation, distillation_rows, is_distillation
 from benchmarks.figures import (
     NONE,
     Documents,
@@ -22,6 +23,7 @@ from benchmarks.figures import (
     tests,
 )
 from benchmarks.pose_sections import poses, readme_rows
+from benchmarks.robust_sections import readme_rows as robust_rows
 from benchmarks.single_stage_sections import relations
 from benchmarks.spiking_sections import is_spiking, spiking
 from benchmarks.spiking_sections import readme_rows as spiking_rows
@@ -47,9 +49,15 @@ def results_page(documents: Documents) -> str:
 
 
 def classifiers(documents: Documents) -> list[list[Record]]:
-    """Runs and weights judged as classifiers of images, on their test splits."""
+    """Runs and weights judged as classifiers of clean images, on their test splits; others have their own sections."""
     return tests(
-        documents, lambda r: "accuracy" in r["metrics"] and r["data"]["type"] != "scm_scenes" and not is_spiking(r)
+        documents,
+        lambda r: (
+            {"accuracy", "robust_accuracy"} & set(r["metrics"]) == {"accuracy"}
+            and r["data"]["type"] != "scm_scenes"
+            and not is_distillation(r)
+            and not is_spiking(r)
+        ),
     )
 
 
@@ -101,6 +109,7 @@ SECTIONS = (
     relations,
     _classification,
     spiking,
+    distillation,
 )
 
 
@@ -157,6 +166,8 @@ def readme_block(documents: Documents) -> str:
         where = f"{root_of(group[0])}, {group[0]['samples']} test images"
         rows.append([f"{label(group[0])}, {kind}", where, told + _over_seeds(group)])
     rows += spiking_rows(documents)
+    rows += distillation_rows(documents)
+    rows += robust_rows(documents)
     return "\n".join(table(["what", "judged on", "figures"], rows, left=3)).rstrip()
 
 

@@ -19,11 +19,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds its siblings by the name tests use
 
 from benchmarks.collect import read_results
+from benchmarks.distillation_sections import distillation_block
 from benchmarks.figures import NONE, Documents, parameters, published_for, table
 from benchmarks.infrared_sections import ablation_in_short
 from benchmarks.performance_page import performance_page, speed_in_short, timed_block
 from benchmarks.pose_sections import poses_block
 from benchmarks.results_page import readme_block, results_page
+from benchmarks.robust_sections import robust_block
 from benchmarks.single_stage_sections import relations_block
 from benchmarks.spiking_sections import spiking_block
 from vision.engine.command import run_command
@@ -47,9 +49,12 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
      "works on CPUs: forward, backward, fused image scan, compile, export, ONNX; CUDA kernels: only emulated so far"),
     ("STOP, online learning of spiking networks", "snn.stop", "docs/stop.md",
      "works, held to autograd in float64: W, T, L; OTTT, SLTT, BPTT; images, events; the paper's figures not reached"),
-    ("Adversarial training, label calibration", "robust.calibration", "docs/robust.md", ""),
-    ("APART, fast adversarial training", "robust.apart", "docs/apart.md", ""),
-    ("SoTeacher, distillation", "robust.distillation.soteacher", "docs/soteacher.md", ""),
+    ("Adversarial training and its evaluation", "robust.adversarial", "docs/robust.md",
+     "works: FGSM, PGD-AT, TRADES, weight averages; PGD, AutoAttack, signs of masked gradients, best and last weights"),
+    ("Label calibration, APART, data quality", "robust.calibration", "docs/robust_methods.md",
+     "works: teacher, search and student as one recipe; learnt perturbations of any network; ranks and subsets"),
+    ("SoTeacher, distillation", "robust.distillation", "docs/distillation.md",
+     "works: the teacher as in the authors' code, fifteen distillers, diagnostics, one recipe from teachers to table"),
 )  # fmt: skip
 """The systems: name, the module that holds it, its page, and what it does today."""
 
@@ -160,6 +165,7 @@ def _figure(metrics: dict[str, float], key: str) -> str:
 BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "results": lambda _, documents: readme_block(documents),
     "ablation": lambda _, documents: ablation_in_short(documents),
+    "distillation": distillation_block,
     "speed": lambda _, documents: speed_in_short(documents),
     "systems": systems_block,
     "fields": fields_block,
@@ -168,6 +174,7 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "relations": relations_block,
     "timed": timed_block,
     "spiking": spiking_block,
+    "robust": robust_block,
     "registered": registered_block,
 }
 

@@ -2,12 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vision.engine.checkpoint import load_weights
 from vision.engine.command import run_command
 from vision.engine.config import load
 from vision.engine.distributed import joined
 from vision.engine.errors import ConfigError
+from vision.engine.registry import build
 from vision.engine.run import RunFolder
 from vision.engine.train import build_task, judge_split, load_run, single_run
 
@@ -22,6 +26,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("overrides", nargs="*", metavar="a.b=c", help="replace single fields, for example data.root=...")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    p.add_argument(
+        "--robust",
+        action="store_true",
+        help="attack the images: best and last weights under clean, pgd20, pgd100 and autoattack, into eval/robust-*/; "
+        "robust.KEY=VALUE sets options of the step robust_evaluation, for example robust.limit=1000",
+    )
     p.add_argument("--name", help="folder under eval/ (default: the split)")
     return p
 
@@ -30,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
     given = Path(arguments.run)
+    if arguments.robust:
+        return _robust(given, arguments)
     if given.is_dir():
         config, recipe, task, file = load_run(given, arguments.checkpoint, arguments.overrides)
         run = RunFolder(single_run(given))
@@ -54,6 +66,31 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"data '{recipe.data['type']}' has no {arguments.split} split; try --split val")
         if world.is_main:
             print(run.eval_dir(name) / "result.json")
+    return 0
+
+
+def _robust(run: Path, arguments: argparse.Namespace) -> int:
+    """Judges a run under attack; what ``robust.`` stands before is an option of that, the rest one of the recipe."""
+    options: dict[str, Any] = {}
+    others = []
+    for text in arguments.overrides:
+        path, _, value = text.partition("=")
+        first, *keys = path.split(".")
+        if first != "robust" or not keys:
+            others.append(text)
+            continue
+        place = options
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = yaml.safe_load(value)
+    own: dict[str, Any] = {"trained": str(run), "split": arguments.split, "prefix": "robust-", "overrides": others}
+    if arguments.checkpoint != "best":
+        own["checkpoints"] = [arguments.checkpoint]
+    step = build({"type": "robust_evaluation", **own, **options}, "step")
+    folder = RunFolder(single_run(run))
+    step.run(folder.path)
+    for checkpoint in step.checkpoints:
+        print(folder.eval_dir(step.prefix + checkpoint) / "result.json")
     return 0
 
 

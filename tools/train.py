@@ -34,7 +34,7 @@ def train(config: Config, world: World, folder: Path, resume: bool, dry: bool) -
     """Trains a run or a pipeline into ``folder``; ``dry`` makes one update of each instead."""
     one = partial(dry_run if dry else train_recipe, world=world)
     if config.is_pipeline:
-        summary = run_pipeline(config, one, folder, resume, world)
+        summary = run_pipeline(config, one, folder, resume, world, dry)
         if world.is_main and not dry:
             Console().print(summary_table(summary))
     else:

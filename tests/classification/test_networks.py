@@ -17,6 +17,7 @@ from vision.classification import (
     cifar_resnet8x4,
     cifar_resnet32x4,
     load_weights,
+    preact_resnet,
     preact_resnet18,
     read_weights,
     timm,
@@ -32,6 +33,16 @@ def parameters(network: nn.Module) -> int:
 @pytest.mark.parametrize(("classes", "count"), [(10, 11_172_170), (100, 11_218_340), (200, 11_269_640)])
 def test_preact_resnet18_has_the_published_number_of_parameters(classes: int, count: int) -> None:
     assert parameters(preact_resnet18(classes)) == count
+    wide = preact_resnet(width=64, blocks=2, classes=classes).state_dict()
+    assert {k: v.shape for k, v in wide.items()} == {
+        k: v.shape for k, v in preact_resnet18(classes).state_dict().items()
+    }
+
+
+def test_narrow_preact_resnets_have_the_counts_they_tell() -> None:
+    assert parameters(preact_resnet()) == 308_378
+    with pytest.raises(ConfigError, match="width 0 and blocks 1"):
+        preact_resnet(width=0)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from tests.pose import layouts
+from vision.engine.checkpoint import save_weights
 from vision.engine.registry import build
 from vision.engine.task import Task
 
@@ -39,6 +40,8 @@ class Case:
     data: Block | Callable[[], Block]
     write: Callable[[Path], None] | None = None
     one_update: bool = True
+    augmented: bool = True
+    """Whether the data draws its training samples; false where the task does, from what the data gives."""
 
 
 def write_digit(path: Path) -> None:
@@ -80,6 +83,14 @@ def everyone(network: str, **options: Any) -> Case:
     return Case({"type": "single_stage_pose", "network": block}, whole_images, write_person, one_update=False)
 
 
+def teacher_weights() -> str:
+    """A file of fresh weights of the digits network of width 8."""
+    torch.manual_seed(1)
+    file = Path(tempfile.mkdtemp(prefix="teacher")) / "teacher.safetensors"
+    save_weights(file, build({"type": "digits_cnn", "width": 8}, "network"), {})
+    return str(file)
+
+
 SMALL = {
     "classification": Case(
         {"type": "classification", "network": {"type": "digits_cnn", "width": 8}},
@@ -103,6 +114,57 @@ SMALL = {
     ),
     "single_stage_pose": everyone("dhrnet", channels=16, output_size=16),
     "single_stage_pose of cid": everyone("cid", channels=32),
+    "adversarial_classification": Case(
+        task={
+            "type": "adversarial_classification",
+            "network": {"type": "digits_cnn", "width": 8, "norm": "none"},
+            "attack": {"steps": 2, "start": "zero"},
+            "judge": {"steps": 2, "start": "zero"},
+        },
+        data={"type": "digits", "normalise": False, "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write=write_digit,
+    ),
+    "label_calibration": Case(
+        task={
+            "type": "label_calibration",
+            "network": {"type": "digits_cnn", "width": 8, "norm": "none"},
+            "attack": {"steps": 2, "start": "zero"},
+            "judge": {"steps": 2, "start": "zero"},
+            "teachers": [teacher_weights()],
+            "teacher_network": {"type": "digits_cnn", "width": 8},
+            "weight": 0.2,
+        },
+        data={"type": "digits", "normalise": False, "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write=write_digit,
+    ),
+    "apart": Case(
+        task={
+            "type": "apart",
+            "network": {"type": "digits_cnn", "width": 8, "norm": "none"},
+            "judge": {"steps": 2, "start": "zero"},
+            "layers": ["layers.2"],
+            "strength_lr": 1e-5,
+        },
+        data={"type": "digits", "normalise": False, "limit": 12, "crop_padding": 1},
+        write=write_digit,
+        one_update=False,
+        augmented=False,
+    ),
+    "regularised_classification": Case(
+        {"type": "regularised_classification", "network": {"type": "digits_cnn", "width": 8}},
+        {"type": "digits", "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write_digit,
+    ),
+    "distillation": Case(
+        {
+            "type": "distillation",
+            "network": {"type": "digits_cnn", "width": 8},
+            "teacher": {"type": "digits_cnn", "width": 8},
+            "teacher_weights": teacher_weights(),
+        },
+        {"type": "digits", "limit": 12, "augment": ["crop"], "crop_padding": 1},
+        write_digit,
+    ),
     "spiking_classification": Case(
         {
             "type": "spiking_classification",

@@ -98,6 +98,14 @@ def test_examples_are_inside_the_page(make_run: MakeRun) -> None:
     assert all(page.values("img", "alt"))
 
 
+def test_warnings_of_an_evaluation_stand_beside_its_figures(make_run: MakeRun) -> None:
+    folder = make_run()
+    assert "Warning" not in page_of(folder).text
+    file = folder / "eval" / "test" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"warnings": {"autoattack": ["too few <classes>"]}}))
+    assert "Warning, test, autoattack: too few <classes>." in page_of(folder).text
+
+
 def test_several_runs_are_compared(make_run: MakeRun) -> None:
     make_run("s/seed0", 0, 0.5)
     seeds = make_run("s/seed1", 1, 0.75).parent

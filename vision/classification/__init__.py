@@ -6,7 +6,7 @@ from vision.classification.data import ClassificationData, ClassificationDataset
 from vision.classification.digits import Digits, MnistNpz
 from vision.classification.folder import ImageFolder
 from vision.classification.networks import MLP, DigitsCNN, Normalised
-from vision.classification.preact_resnet import PreActResNet, preact_resnet18, wide_resnet
+from vision.classification.preact_resnet import PreActResNet, preact_resnet, preact_resnet18, wide_resnet
 from vision.classification.timm_network import timm
 from vision.classification.weights import load_weights, read_weights
 
@@ -27,6 +27,7 @@ __all__ = [
     "cifar_resnet8x4",
     "cifar_resnet32x4",
     "load_weights",
+    "preact_resnet",
     "preact_resnet18",
     "read_weights",
     "timm",

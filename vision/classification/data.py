@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torchvision.transforms import v2
 
 from vision.classification.augment import Augmentation, augmentations
 from vision.classification.images import Images, Indices, first
+from vision.classification.subset import read_subset
 from vision.engine.data import DataModule, Sample
 from vision.engine.errors import ConfigError, DataError
 
@@ -64,6 +66,9 @@ class ClassificationData(DataModule):
         std: one value a channel.
         limit: keep at most this many images of each split, for quick runs.
         balanced: the limit takes classes in turn; false takes the first images in order.
+        subset: a file of the training images to train on, by their places in the official order
+            (:func:`~vision.classification.subset.read_subset`); those held out for validation stay held out. None
+            trains on all.
     """
 
     validation: float = 0.1
@@ -75,6 +80,7 @@ class ClassificationData(DataModule):
     std: tuple[float, ...] = (0.5,)
     limit: int | None = None
     balanced: bool = True
+    subset: str | None = None
     _kept: dict[Split, Images] = field(default_factory=dict, init=False, repr=False)
     _listed: dict[Split, Images] = field(default_factory=dict, init=False, repr=False)
 
@@ -187,6 +193,8 @@ class ClassificationData(DataModule):
     def _dataset(self, split: Split) -> ClassificationDataset:
         if split not in self._kept:
             images, indices = self.partition(split)
+            if split == "train" and self.subset is not None:
+                indices = np.intersect1d(indices, read_subset(Path(self.subset).expanduser(), len(images)))
             images = self.load(images.take(first(images.labels, indices, self.limit, self.balanced)))
             if not len(images):
                 raise DataError(f"the {split} split is empty; expected at least one image that can be read")

@@ -113,6 +113,28 @@ def preact_resnet18(classes: int = 10, in_channels: int = 3) -> PreActResNet:
     return PreActResNet(64, (64, 128, 256, 512), 2, classes, in_channels)
 
 
+@register("preact_resnet")
+def preact_resnet(width: int = 16, blocks: int = 1, classes: int = 10, in_channels: int = 3) -> PreActResNet:
+    """PreActResNet-(8 n + 2) with n blocks in each of four stages of 1, 2, 4 and 8 times ``width`` channels.
+
+    Width 64 and two blocks are :func:`preact_resnet18`; width 16 and one block have 308,378 parameters at 10 classes.
+
+    Args:
+        width: channels of the stem and of the first stage.
+        blocks: n.
+        classes: how many logits.
+        in_channels: channels of the image.
+
+    Raises:
+        ConfigError: a width or number of blocks below 1.
+
+    Source: He et al. 2016, arXiv 1603.05027; narrow ones are ours, for budgets of minutes.
+    """
+    if width < 1 or blocks < 1:
+        raise ConfigError(f"preact_resnet: width {width} and blocks {blocks} must be 1 or more")
+    return PreActResNet(width, (width, 2 * width, 4 * width, 8 * width), blocks, classes, in_channels)
+
+
 @register("wide_resnet")
 def wide_resnet(depth: int, width: int, classes: int = 10, dropout: float = 0.0, in_channels: int = 3) -> PreActResNet:
     """Wide residual network WRN-depth-width: three stages of 16, 32 and 64 times ``width`` channels.

@@ -93,7 +93,12 @@ def with_seed(config: Config, seed: int) -> Config:
 
 
 def run_pipeline(
-    config: Config, train: Train, folder: Path, resume: bool = False, world: World | None = None
+    config: Config,
+    train: Train,
+    folder: Path,
+    resume: bool = False,
+    world: World | None = None,
+    dry: bool = False,
 ) -> dict[str, Any]:
     """Runs the stages that are not finished, each in its own run folder below ``folder``.
 
@@ -103,6 +108,7 @@ def run_pipeline(
         folder: of the pipeline; ``config.yaml`` and ``summary.json`` go there.
         resume: go on with what is there.
         world: the processes; a step runs in the first one only.
+        dry: where a step has a ``rehearse(folder)``, a short form of its ``run``, that is run.
 
     Returns:
         What ``summary.json`` holds: ``stages`` with their results, and ``table``: for each stage and figure the mean
@@ -121,7 +127,7 @@ def run_pipeline(
         record = _on_main(world, partial(_finished, stage, folder / stage.name, done))
         if record is None:
             log.info("stage %d of %d: %s", position, len(stages), stage.name)
-            record = _run(stage, folder, train, resume, world, done)
+            record = _run(stage, folder, train, resume, world, done, dry)
         if record is None:
             log.info("%s: interrupted in stage %s; --resume goes on from there", config.name, stage.name)
             break
@@ -203,13 +209,19 @@ def _sources(stage: Stage, done: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _run(
-    stage: Stage, folder: Path, train: Train, resume: bool, world: World, done: dict[str, dict[str, Any]]
+    stage: Stage,
+    folder: Path,
+    train: Train,
+    resume: bool,
+    world: World,
+    done: dict[str, dict[str, Any]],
+    dry: bool = False,
 ) -> dict[str, Any] | None:
     """Runs a stage; what it leaves, or None where it was interrupted."""
     place = folder / stage.name
     filled = Config(fill(stage.config.node, lambda reference: _look_up(reference, stage, folder, done)))
     if stage.config.is_step:
-        outcome = _on_main(world, lambda: _run_step(filled, place))
+        outcome = _on_main(world, lambda: _run_step(filled, place, dry))
     else:
         filled.recipe()
         begun = _on_main(world, lambda: _begin(stage, place, _sources(stage, done)))
@@ -231,10 +243,12 @@ def _run(
     return written
 
 
-def _run_step(config: Config, folder: Path) -> dict[str, Any]:
+def _run_step(config: Config, folder: Path, dry: bool) -> dict[str, Any]:
     make_folder(folder)
     _write_config(config, RunFolder(folder).config)
-    outcome: dict[str, Any] = build(config.tree["step"], "step").run(folder)
+    step = build(config.tree["step"], "step")
+    run = getattr(step, "rehearse", step.run) if dry else step.run
+    outcome: dict[str, Any] = run(folder)
     return outcome
 
 

@@ -11,7 +11,7 @@ from vision.engine.distributed import World
 from vision.engine.environment import machine_summary
 from vision.engine.errors import ConfigError
 from vision.engine.evaluation import evaluate, write_evaluation
-from vision.engine.files import read_json
+from vision.engine.files import read_json, write_atomically
 from vision.engine.recipe import Recipe
 from vision.engine.recorder import Recorder, duration
 from vision.engine.registry import build
@@ -69,7 +69,7 @@ def dry_run(config: Config, folder: Path, resume: bool, world: World) -> dict[st
 
     Args:
         config: of one run.
-        folder: a temporary one; only the weights go there, for later stages to build on.
+        folder: a temporary one; only the weights and the recipe go there, for later stages to build on.
         resume: of no effect.
         world: the processes.
     """
@@ -88,6 +88,8 @@ def dry_run(config: Config, folder: Path, resume: bool, world: World) -> dict[st
         if world.is_main:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             save_weights(folder / "checkpoints" / f"{name}.safetensors", trainer.task.network, {})
+    if world.is_main:
+        write_atomically(RunFolder(folder).config, f"# sha256: {config.hash}\n{config.yaml}".encode())
     return {"finished": "dry run"}
 
 

@@ -60,6 +60,7 @@ class Part:
     facts: tuple[str, ...]
     figures: tuple[Figure, ...]
     results: Table | None
+    warnings: tuple[str, ...]
     training: tuple[Chart, ...]
     evaluations: tuple[Chart, ...]
     curves: tuple[Chart, ...]
@@ -157,6 +158,7 @@ def _part(run: Run, anchor: str, runs: int) -> Part:
         facts=tuple(_facts(run)),
         figures=tuple(_figures(run)),
         results=results_table(run) if run.results else None,
+        warnings=tuple(_warnings(run)),
         training=tuple(training_charts(alone)),
         evaluations=tuple(evaluation_charts(alone)),
         curves=tuple(table_charts(alone)),
@@ -167,6 +169,16 @@ def _part(run: Run, anchor: str, runs: int) -> Part:
         ),
         environment=tuple(_environment(run)),
     )
+
+
+def _warnings(run: Run) -> list[str]:
+    """What evaluations say should not be believed as it stands."""
+    return [
+        f"{name}, {part}: {text}"
+        for name, result in run.results.items()
+        for part, texts in (result.get("warnings") or {}).items()
+        for text in texts
+    ]
 
 
 def _facts(run: Run) -> list[str]:

@@ -1,0 +1,58 @@
+"""FitNet: the student's hint layer, regressed onto the teacher's."""
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from robust.distillation.distiller import Distiller, LossWeights, TrainingSet
+from robust.distillation.taps import Seen
+from vision.engine.errors import ConfigError
+from vision.engine.registry import register
+from vision.engine.task import Batch, Losses
+
+
+@register("fitnet", kind="distiller")
+class FitNet(Distiller):
+    r"""Mean squared error :math:`\mathrm{mean} (r(f_s) - f_t)^2` at one stage.
+
+    The regressor r is a convolution to the teacher's channels and size, BatchNorm and ReLU: 3x3 with stride 2 where the
+    student is twice as large, 4x4 transposed where it is half as large, otherwise as large as needed to shrink it.
+
+    Args:
+        stage: which, from 1.
+
+    Source: Romero et al. 2015, arXiv 1412.6550, trained in one stage as in RepDistiller.
+    """
+
+    name: ClassVar[str] = "fitnet"
+    weights: ClassVar[LossWeights] = LossWeights(1.0, 0.0, 100.0)
+    reads = ("stages",)
+
+    def __init__(self, stage: int = 2) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def prepare(self, student: Seen, teacher: Seen, data: TrainingSet) -> None:
+        count = len(student.stages)
+        if not 1 <= self.stage <= count:
+            raise ConfigError(f"fitnet.stage: {self.stage}; the networks show stages 1 to {count}")
+        ours, theirs = student.stages[self.stage - 1], teacher.stages[self.stage - 1]
+        inputs, outputs, rows, wanted = ours.shape[1], theirs.shape[1], ours.shape[2], theirs.shape[2]
+        layer: nn.Module
+        if rows == 2 * wanted:
+            layer = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        elif 2 * rows == wanted:
+            layer = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
+        elif rows >= wanted:
+            layer = nn.Conv2d(inputs, outputs, 1 + rows - wanted)
+        else:
+            raise ConfigError(
+                f"fitnet: '{student.taps.stages[self.stage - 1]}' of the student has {rows} rows and "
+                f"'{teacher.taps.stages[self.stage - 1]}' of the teacher {wanted}; expected as many, half or more"
+            )
+        self.layers = nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
+
+    def losses(self, student: Seen, teacher: Seen, batch: Batch) -> Losses:
+        ours = self.layers(student.stages[self.stage - 1])
+        return {self.name: F.mse_loss(ours, teacher.stages[self.stage - 1])}
