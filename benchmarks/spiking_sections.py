@@ -56,6 +56,8 @@ def title(record: Record) -> str:
         parts[-1] += f" of width {network['width']}"
     elif network.get("hidden"):
         parts[-1] += f" of {'-'.join(map(str, network['hidden']))} hidden neurons"
+    if network.get("output", "spikes") != "spikes":
+        parts[-1] += f" that ends in {'leaky logits' if network['output'] == 'leaky' else 'logits'}"
     steps = data.get("frames") or network.get("steps")
     return ", ".join([*parts, f"T = {steps}"] if steps and not by_row else parts)
 

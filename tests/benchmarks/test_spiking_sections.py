@@ -79,3 +79,5 @@ def test_the_title_of_still_images_tells_how_often_they_are_shown() -> None:
     data = {"type": "cifar10", "root": "../shared/data/cifar10"}
     found = run("stop", "W", 0, 0.5, network=network, data=data)
     assert title(found) == "CIFAR-10, VGG-11 of width 16, T = 4"
+    network["output"] = "logits"
+    assert title(found) == "CIFAR-10, VGG-11 of width 16 that ends in logits, T = 4"
