@@ -61,7 +61,8 @@ def judged(documents: Documents) -> dict[tuple[str, str], Group]:
         if seeds:
             key = (group[0]["recipe"], _stage(group[0]))
             found[key] = {side: [of[seed] for seed in seeds] for side, of in sides.items()}
-    return found
+    order = list(METHODS)
+    return dict(sorted(found.items(), key=lambda each: order.index(n) if (n := _name(each[0])) in order else 99))
 
 
 def _stage(record: Record) -> str:
@@ -70,10 +71,14 @@ def _stage(record: Record) -> str:
 
 def method(key: tuple[str, str]) -> str:
     """What a row is called: the judged stage's method, or the recipe's where the stage is just ``judge``."""
-    recipe, stage = key
-    name = stage.removeprefix(JUDGE).removeprefix("_") or recipe.partition("_cifar10")[0]
+    name = _name(key)
     told = METHODS.get(name, name.replace("_", " "))
-    return f"{told}, `{recipe}`" if name in ("teacher", "student") else told
+    return f"{told}, `{key[0]}`" if name in ("teacher", "student") else told
+
+
+def _name(key: tuple[str, str]) -> str:
+    recipe, stage = key
+    return stage.removeprefix(JUDGE).removeprefix("_") or recipe.partition("_cifar10")[0]
 
 
 def differences(group: Group, figure: str) -> list[float] | None:
