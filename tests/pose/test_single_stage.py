@@ -21,8 +21,8 @@ from vision.engine.task import StepContext
 from vision.pose.dhrnet import Detections, DHRNet, People, Search
 from vision.pose.records import Instance
 from vision.pose.single_stage import SingleStagePose, people_of
-from vision.pose.single_stage_data import SingleStageData, TrainingSquares, WholeImages, ignored
-from vision.pose.targets import gaussians
+from vision.pose.single_stage_data import SingleStageData, TrainingSquares, WholeImages, corners_of, ignored
+from vision.pose.targets import box_radius, gaussians
 from vision.pose.whole_images import SingleStageAugmentation
 
 BEGIN = StepContext(step=0, total_steps=10, epoch=0)
@@ -97,10 +97,40 @@ def test_a_sample_has_what_the_task_needs(root: Path) -> None:
     assert moved.abs().max() <= 1
 
 
+@pytest.mark.parametrize("index", range(3))
+def test_a_mirrored_square_is_the_mirror_of_the_square(index: int, root: Path) -> None:
+    """Cell x becomes 31 - x, joints change sides, and whoever is masked is masked on the other side."""
+    data = [data_of(root, augmentation=SingleStageAugmentation(flip=flip)) for flip in (0.0, 1.0)]
+    swap = data[0].skeleton.flip_index
+    for seed in range(3):
+        plain, mirrored = (drawn(each.train(), index, seed) for each in data)
+        torch.testing.assert_close(mirrored["image"], plain["image"].flip(-1))
+        assert torch.equal(mirrored["mask"], plain["mask"].flip(-1))
+        assert torch.equal(mirrored["labelled"], plain["labelled"][:, swap])
+        expected = torch.stack((31 - plain["joints"][:, swap, 0], plain["joints"][:, swap, 1]), dim=2)
+        shown = mirrored["labelled"]
+        torch.testing.assert_close(mirrored["joints"][shown], expected[shown], rtol=0.0, atol=1e-4)
+        centres = torch.stack((31 - plain["centres"][:, 0], plain["centres"][:, 1]), dim=1)
+        torch.testing.assert_close(mirrored["centres"], centres, rtol=0.0, atol=1e-4)
+        everyone = data[0].ground_truth("train").instances[index + 1]
+        people = [each for each in everyone if each.labelled]
+        for someone, joints, radius in zip(people, plain["joints"], mirrored["radius"], strict=True):
+            corners = mapped_as(someone.keypoints[:, :2], joints.numpy(), corners_of(someone))
+            corners[:, 0] = 31 - corners[:, 0]
+            assert radius == box_radius(corners[[1, 0, 3, 2]], 32), "its first corner is the mirrored top left"
+
+
+def mapped_as(before: Any, after: Any, points: Any) -> Any:
+    """Points taken through the affine map that takes ``before`` to ``after``."""
+    fit, *_ = np.linalg.lstsq(np.column_stack([before, np.ones(len(before))]), after, rcond=None)
+    return np.column_stack([points, np.ones(len(points))]) @ fit
+
+
 def test_small_people_have_no_centre_but_for_crowdpose(root: Path) -> None:
-    big, small = data_of(root, augmentation=STILL), data_of(root, augmentation=STILL, smallest_area=4000.0)
+    big, small = data_of(root, augmentation=STILL), data_of(root, augmentation=STILL, smallest_area=5200.0)
     boxes = [56.0 * 88, 42.0 * 66]
     assert all(box * (128 / 120) ** 2 > 1024 for box in boxes)
+    assert boxes[0] < 5200 < boxes[0] * (128 / 120) ** 2, "areas are those in the square"
     assert drawn(big.train(), 0, 0)["centred"].tolist() == [True, True]
     sample = drawn(small.train(), 0, 0)
     assert sample["centred"].tolist() == [True, False]
