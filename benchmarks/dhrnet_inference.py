@@ -70,8 +70,9 @@ class Plain:
         offsets = (offsets.permute(0, 2, 1).float() / 32).reshape(count, 2, height, width)
         by_space = shared * gfd.s_attn.conv(torch.cat((similarity, offsets), 1)).sigmoid()
         cond = F.relu(gfd.fuse_attn(torch.cat((by_channel, by_space), 1)))
-        joints = F.relu(gfd.pre_heatmap_conv(cond))
-        return probability(gfd.heatmap_conv(self.dual_path(cond, joints, people.image, vectors)))
+        if gfd.dual_path:
+            cond = self.dual_path(cond, F.relu(gfd.pre_heatmap_conv(cond)), people.image, vectors)
+        return probability(gfd.heatmap_conv(cond))
 
     def whole(self, images: Tensor, people: People) -> tuple[Tensor, Tensor]:
         features = self.features(images)

@@ -144,22 +144,36 @@ def registered_block(name: str, documents: Documents) -> str:
     return "\n".join(table(["name", "what it is"], rows, left=2)).rstrip()
 
 
+PUBLISHED = ("GFLOPs", "AP", "AP50", "AP75", "APM", "APL", "AR", "AP easy", "AP medium", "AP hard")
+"""Columns of tables of published figures; those that no row has are left out."""
+
+
 def published_block(name: str, documents: Documents) -> str:
-    """What others published for the data set ``name``, with where it stands."""
-    rows = [
-        [row["method"], parameters(row), *(_figure(row["metrics"], key) for key in ("GFLOPs", "AP")), place]
-        for document in published_for(documents, name)
-        for place in [f"[{document['source']}]({document['url']})"]
-        for row in document["rows"]
+    """What others published for the data set ``name``, split by split, with where it stands."""
+    found = published_for(documents, name)
+    splits = list(dict.fromkeys(document["data"]["split"] for document in found))
+    found = sorted(found, key=lambda document: splits.index(document["data"]["split"]))
+    rows = [(document, row) for document in found for row in document["rows"]]
+    figures = [key for key in PUBLISHED if any(key in row["metrics"] for _, row in rows)]
+    several, counted = len(splits) > 1, any(row.get("parameters") for _, row in rows)
+    lines = [
+        [
+            row["method"],
+            *[document["data"]["split"]] * several,
+            *[parameters(row)] * counted,
+            *(_figure(row["metrics"], key) for key in figures),
+            f"[{document['source']}]({document['url']})",
+        ]
+        for document, row in rows
     ]
-    head = ["method", "parameters", "GFLOPs", "AP", "published in"]
-    return "\n".join(table(head, rows, left=1)).rstrip()
+    head = ["method", *["judged on"] * several, *["parameters"] * counted, *figures, "published in"]
+    return "\n".join(table(head, lines, left=1)).rstrip()
 
 
 def _figure(metrics: dict[str, float], key: str) -> str:
     if key not in metrics:
         return NONE
-    return f"{100 * metrics[key]:.1f}" if key == "AP" else f"{metrics[key]:g}"
+    return f"{metrics[key]:g}" if key == "GFLOPs" else f"{100 * metrics[key]:.1f}"
 
 
 BLOCKS: dict[str, Callable[[str, Documents], str]] = {

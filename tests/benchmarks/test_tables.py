@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import tables
+from benchmarks.collect import check
 from vision.engine.errors import DataError
 from vision.engine.recipe import TrainerOptions
 
@@ -41,6 +43,36 @@ def test_arguments_that_the_trainer_gives_are_no_fields() -> None:
 def test_docstrings_become_markdown() -> None:
     told = "the ``mean`` of :math:`x`, see :func:`vision.engine.seeding.seed_of` and :data:`~a.B`; a | b"
     assert tables._prose(told) == "the `mean` of `x`, see `seed_of` and `B`; a \\| b"
+
+
+def published(split: str, *rows: tuple[str, int | None, dict[str, float]]) -> dict[str, Any]:
+    return {
+        "kind": "published", "title": "a", "source": f"S, {split}", "url": "https://s", "protocol": "",
+        "data": {"name": "crowd", "split": split, "samples": 3},
+        "rows": [{"method": m, "parameters": p, "metrics": metrics} for m, p, metrics in rows],
+    }  # fmt: skip
+
+
+def test_published_figures_stand_split_by_split_without_empty_columns() -> None:
+    documents = {
+        "a": published("val", ("A", None, {"AP": 0.5, "AP hard": 0.25})),
+        "b": published("test", ("B", 1200, {"AP": 0.512, "GFLOPs": 7.1})),
+        "c": published("val", ("C", None, {"AP": 1.0})),
+    }
+    for each in documents.values():
+        check(each, "a")
+    assert tables.published_block("crowd", documents).splitlines() == [
+        "| method | judged on | parameters | GFLOPs | AP | AP hard | published in |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| A | val | – | – | 50.0 | 25.0 | [S, val](https://s) |",
+        "| C | val | – | – | 100.0 | – | [S, val](https://s) |",
+        "| B | test | 1,200 | 7.1 | 51.2 | – | [S, test](https://s) |",
+    ]
+    assert tables.published_block("crowd", {"a": documents["a"]}).splitlines() == [
+        "| method | AP | AP hard | published in |",
+        "| --- | ---: | ---: | ---: |",
+        "| A | 50.0 | 25.0 | [S, val](https://s) |",
+    ]
 
 
 def test_names_of_a_kind_can_be_limited_to_a_package() -> None:

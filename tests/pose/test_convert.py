@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.pose.released_names import cid_shapes, dhrnet_shapes, hrnet_shapes
 from tools.convert import main
 from vision.engine.checkpoint import load_weights, read_weights
 from vision.engine.errors import CheckpointError
@@ -58,14 +59,21 @@ def test_released_names_load_strictly_and_come_back_unchanged(name: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_whole_of_w32_comes_back_unchanged(tmp_path: Path) -> None:
-    state = random_state(DHRNet())
-    assert len(state) == 1_871
+@pytest.mark.parametrize("kind", ["dhrnet", "cid", "hrnet"])
+def test_a_released_file_of_w32_loads_strictly_and_comes_back_unchanged(kind: str, tmp_path: Path) -> None:
+    """Its names and shapes are written down from the description of the networks, not taken from ours."""
+    shapes = {"dhrnet": dhrnet_shapes(32, 17, 32), "cid": cid_shapes(32, 17, 32), "hrnet": hrnet_shapes(32)}[kind]
+    state = {name: torch.randn(shape) if shape else torch.tensor(7) for name, shape in shapes.items()}
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "a.pth.tar")
     fit = convert(tmp_path / "a.pth.tar", tmp_path / "b.safetensors")
-    assert fit.whole and fit.kind == "dhrnet"
+    assert fit.whole and fit.kind == kind and not fit.counters
+    network = {"dhrnet": DHRNet, "cid": cid, "hrnet": hrnet}[kind]()
+    load_weights(network, tmp_path / "b.safetensors")
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     convert(tmp_path / "b.safetensors", tmp_path / "c.pth")
-    assert same(torch.load(tmp_path / "c.pth", weights_only=True), state)
+    back = torch.load(tmp_path / "c.pth", weights_only=True)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) and back[name].dtype == state[name].dtype for name in state)
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", None])
@@ -195,6 +203,18 @@ def test_weights_for_other_joints_keep_the_rest(tmp_path: Path, caplog: pytest.L
     assert float(network.gfd.heatmap_conv.weight.detach().abs().max()) < 0.1
     assert "of another shape, kept fresh" in caplog.text
     assert "gfd.heatmap_conv.weight (17, 32, 1, 1) for (14, 32, 1, 1)" in caplog.text
+
+
+@pytest.mark.parametrize("other", [{"keypoints": 14}, {"channels": 24}])
+def test_a_checkpoint_of_another_width_or_joint_count_is_refused_by_name(other: dict[str, int], tmp_path: Path) -> None:
+    """To be judged or resumed, everything has to fit; only training may begin from what does not."""
+    torch.save(random_state(small(**other)), tmp_path / "a.pth")
+    convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    network = small()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"b\.safetensors: .* another shape .*gfd\.\w+\.weight"):
+        load_weights(network, tmp_path / "b.safetensors")
+    assert same(network.state_dict(), before)
 
 
 def test_another_width_is_refused_and_nothing_changes(tmp_path: Path) -> None:

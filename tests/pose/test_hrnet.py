@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.pose.released_names import hrnet_shapes
 from vision.engine.errors import ConfigError
 from vision.pose.hrnet import concatenated_features, fold_batchnorm, hrnet, widths
 
@@ -39,22 +40,11 @@ def test_parameters_by_part(model: str, total: int, features: int, buffers: int)
     assert {part: count(getattr(network, part)) for part in PARTS[model]} == PARTS[model]
 
 
-def test_names_are_those_of_the_released_files() -> None:
+@pytest.mark.parametrize("width", [32, 48])
+def test_names_and_shapes_are_those_of_the_released_files(width: int) -> None:
     with torch.device("meta"):
-        names = set(hrnet("hrnet_w32").state_dict())
-    assert {name.split(".")[0] for name in names} == {
-        "conv1", "bn1", "conv2", "bn2", "layer1", "transition1", "transition2", "transition3", "stage2", "stage3",
-        "stage4",
-    }  # fmt: skip
-    assert {
-        "layer1.0.downsample.0.weight",
-        "transition1.0.0.weight",
-        "transition1.1.0.0.weight",
-        "transition3.3.0.1.running_mean",
-        "stage2.0.branches.1.3.conv2.weight",
-        "stage3.3.fuse_layers.0.2.1.weight",
-        "stage4.2.fuse_layers.3.0.2.0.weight",
-    } <= names
+        network = hrnet(f"hrnet_w{width}")
+    assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == hrnet_shapes(width)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (33, 64), (70, 31)])

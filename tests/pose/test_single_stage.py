@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -15,12 +16,13 @@ from tests.pose.stick_people import person, small_set, unlabelled, write_people
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import build
 from vision.engine.seeding import seed_generators
+from vision.engine.sync_batchnorm import convert_batchnorm
 from vision.engine.task import StepContext
 from vision.pose.dhrnet import Detections, DHRNet, People, Search
 from vision.pose.records import Instance
 from vision.pose.single_stage import SingleStagePose, people_of
-from vision.pose.single_stage_data import SingleStageData, TrainingSquares, WholeImages, ignored
-from vision.pose.targets import gaussians
+from vision.pose.single_stage_data import SingleStageData, TrainingSquares, WholeImages, corners_of, ignored
+from vision.pose.targets import box_radius, gaussians
 from vision.pose.whole_images import SingleStageAugmentation
 
 BEGIN = StepContext(step=0, total_steps=10, epoch=0)
@@ -95,10 +97,40 @@ def test_a_sample_has_what_the_task_needs(root: Path) -> None:
     assert moved.abs().max() <= 1
 
 
+@pytest.mark.parametrize("index", range(3))
+def test_a_mirrored_square_is_the_mirror_of_the_square(index: int, root: Path) -> None:
+    """Cell x becomes 31 - x, joints change sides, and whoever is masked is masked on the other side."""
+    data = [data_of(root, augmentation=SingleStageAugmentation(flip=flip)) for flip in (0.0, 1.0)]
+    swap = data[0].skeleton.flip_index
+    for seed in range(3):
+        plain, mirrored = (drawn(each.train(), index, seed) for each in data)
+        torch.testing.assert_close(mirrored["image"], plain["image"].flip(-1))
+        assert torch.equal(mirrored["mask"], plain["mask"].flip(-1))
+        assert torch.equal(mirrored["labelled"], plain["labelled"][:, swap])
+        expected = torch.stack((31 - plain["joints"][:, swap, 0], plain["joints"][:, swap, 1]), dim=2)
+        shown = mirrored["labelled"]
+        torch.testing.assert_close(mirrored["joints"][shown], expected[shown], rtol=0.0, atol=1e-4)
+        centres = torch.stack((31 - plain["centres"][:, 0], plain["centres"][:, 1]), dim=1)
+        torch.testing.assert_close(mirrored["centres"], centres, rtol=0.0, atol=1e-4)
+        everyone = data[0].ground_truth("train").instances[index + 1]
+        people = [each for each in everyone if each.labelled]
+        for someone, joints, radius in zip(people, plain["joints"], mirrored["radius"], strict=True):
+            corners = mapped_as(someone.keypoints[:, :2], joints.numpy(), corners_of(someone))
+            corners[:, 0] = 31 - corners[:, 0]
+            assert radius == box_radius(corners[[1, 0, 3, 2]], 32), "its first corner is the mirrored top left"
+
+
+def mapped_as(before: Any, after: Any, points: Any) -> Any:
+    """Points taken through the affine map that takes ``before`` to ``after``."""
+    fit, *_ = np.linalg.lstsq(np.column_stack([before, np.ones(len(before))]), after, rcond=None)
+    return np.column_stack([points, np.ones(len(points))]) @ fit
+
+
 def test_small_people_have_no_centre_but_for_crowdpose(root: Path) -> None:
-    big, small = data_of(root, augmentation=STILL), data_of(root, augmentation=STILL, smallest_area=4000.0)
+    big, small = data_of(root, augmentation=STILL), data_of(root, augmentation=STILL, smallest_area=5200.0)
     boxes = [56.0 * 88, 42.0 * 66]
     assert all(box * (128 / 120) ** 2 > 1024 for box in boxes)
+    assert boxes[0] < 5200 < boxes[0] * (128 / 120) ** 2, "areas are those in the square"
     assert drawn(big.train(), 0, 0)["centred"].tolist() == [True, True]
     sample = drawn(small.train(), 0, 0)
     assert sample["centred"].tolist() == [True, False]
@@ -294,6 +326,36 @@ def test_a_small_batch_is_warned_of_once(root: Path, caplog: pytest.LogCaptureFi
     assert caplog.text.count("BatchNorm sees 4 images at a time, fewer than 8") == 1
 
 
+@pytest.mark.parametrize(
+    ("images", "synchronised", "processes", "seen"),
+    [(7, False, 1, 7), (8, False, 1, None), (4, False, 4, 4), (4, True, 2, None), (3, True, 2, 6), (4, True, 1, 4)],
+)
+def test_the_warning_counts_the_images_that_batchnorm_sees(
+    images: int, synchronised: bool, processes: int, seen: int | None, root: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    data = data_of(root)
+    task = task_of(data).train()
+    if synchronised:
+        convert_batchnorm(task.network)
+    monkeypatch.setattr(dist, "is_initialized", lambda: processes > 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: processes)
+    batch = task.collate([drawn(data.train(), index % 4, 0) for index in range(images)])
+    with caplog.at_level(logging.WARNING):
+        task._look_at(batch, people_of(batch), BEGIN)
+    said = [r.getMessage() for r in caplog.records]
+    assert [f"BatchNorm sees {seen} images at a time" in text for text in said] == [True] * (seen is not None)
+
+
+def test_norms_that_stand_still_are_not_warned_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = data_of(root)
+    task = task_of(data).eval()
+    batch = task.collate([drawn(data.train(), 0, 0)])
+    with caplog.at_level(logging.WARNING):
+        task._look_at(batch, people_of(batch), BEGIN)
+    assert "BatchNorm" not in caplog.text
+
+
 def test_options_that_do_not_fit_are_refused(root: Path) -> None:
     data = data_of(root)
     with pytest.raises(ConfigError, match=r"task\.network\.keypoints=17"):
@@ -328,6 +390,28 @@ def odd_set(folder: Path) -> Path:
 def test_images_without_anyone_labelled_are_not_trained_on(tmp_path: Path) -> None:
     """Nobody at all, nobody with a visible joint, and nothing but a crowd."""
     assert [int(key) for key in data_of(odd_set(tmp_path)).ground_truth("train").images] == [1, 4]
+
+
+def test_images_that_nobody_is_labelled_in_are_judged_without_harm(tmp_path: Path) -> None:
+    """Nobody, nobody visible, or a crowd alone: what is found there counts as COCO says, and nothing fails."""
+    crowd = {"iscrowd": 1, "segmentation": {"size": [120, 160], "counts": [0, 160 * 120]}}
+    val: list[tuple[tuple[int, int], list[dict[str, Any]]]] = [
+        ((160, 120), [person(50, 50, 60, 60, 4)]),
+        ((160, 120), []),
+        ((160, 120), [unlabelled(51, 51, [10, 10, 80, 80])]),
+        ((160, 120), [unlabelled(52, 52, [0, 0, 160, 120], **crowd)]),
+    ]
+    root = write_people(tmp_path, {"train2017": [((160, 120), [person(1, 1, 60, 60, 4)])], "val2017": val})
+    data = data_of(root, size=256)
+    task, dataset = task_of(data), data.val()
+    assert isinstance(dataset, WholeImages) and len(dataset) == 4
+    assert [len(sample["keypoints"]) for sample in dataset] == [1, 0, 0, 0]
+    task.network = Oracle(task, dataset)
+    assert score_of(task, dataset)["AP"] > 0.97
+    task = task_of(data)  # fresh weights, whose threshold of 0 finds someone everywhere
+    task.network.search = Search(most=3, threshold=0.0)
+    with torch.no_grad():
+        assert 0 <= score_of(task.eval(), dataset)["AP"] <= 1
 
 
 def test_nobody_inside_the_square_trains_on_the_background_and_says_so(
@@ -375,6 +459,17 @@ def test_an_image_smaller_than_the_stride_is_enlarged(tmp_path: Path) -> None:
     assert batch["image"].shape == (1, 3, 192, 128)
     with torch.no_grad():
         assert np.isfinite(task.eval().predict(batch)[0].keypoints).all()
+
+
+def test_an_image_that_is_too_long_is_refused_by_name(tmp_path: Path, root: Path) -> None:
+    """Enlarged to the input's shorter side it would take gigabytes."""
+    task = task_of(data_of(root))
+    for size in ((99, 3), (3, 99)):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "line.png")
+        with pytest.raises(DataError, match=rf"line\.png: {size[1]}x{size[0]} pixels.*32 times"):
+            task.read_input(str(tmp_path / "line.png"))
+    Image.fromarray(np.zeros((2, 64, 3), np.uint8)).save(tmp_path / "line.png")
+    assert task.read_input(str(tmp_path / "line.png"))["image"].shape == (3, 128, 64 * 64)
 
 
 def test_a_broken_photograph_is_named(tmp_path: Path, root: Path) -> None:

@@ -163,6 +163,18 @@ def test_centres_move_by_one_cell_and_never_off_the_map() -> None:
     assert seen == {(row, column) for row in (2, 3, 4) for column in (0, 1)}
 
 
+def test_a_centre_that_would_leave_the_map_moves_neither_way() -> None:
+    class Moving:
+        def integers(self, low: int, high: int, size: int) -> np.ndarray:
+            assert (low, high, size) == (-1, 2, 2)
+            return np.array([-1, 1])
+
+    centres = np.array([[0.0, 3.0], [5.0, 7.0], [5.0, 3.0]])
+    people, cells = chosen_people(centres, np.ones(3, dtype=bool), np.arange(3.0), 8, Moving())  # type: ignore[arg-type]
+    assert people == [0, 1, 2]
+    assert cells == [(3, 0), (7, 5), (4, 4)]
+
+
 # -- losses ----------------------------------------------------------------------------------------------------------
 
 

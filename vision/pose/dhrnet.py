@@ -10,15 +10,18 @@ names agree with its checkpoints one to one. CID (Wang and Zhang, CVPR 2022) is 
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from vision.engine.registry import register
 from vision.pose.hrnet import concatenated_features, fold_batchnorm, hrnet, widths
 from vision.pose.peaks import find_centres
 from vision.pose.relations import Attention, DualPath, Grouping, pointwise
+
+Whole = Annotated[int, Ge(1)]
 
 PRIOR = 0.01
 """Probability that every map begins training with: bias -4.595."""
@@ -239,6 +242,7 @@ class DHRNet(nn.Module):
 
     Raises:
         ConfigError: no such backbone.
+        ValueError: fewer than one keypoint, channel or cell.
 
     Source: the released code. Deviation: fresh backbones have timm's initialisation, which can be trained from
     scratch; the released code draws every weight from N(0, 0.001) and relies on a checkpoint.
@@ -246,19 +250,21 @@ class DHRNet(nn.Module):
 
     def __init__(
         self,
-        keypoints: int = 17,
+        keypoints: Whole = 17,
         backbone: str = "hrnet_w32",
-        channels: int | None = None,
+        channels: Whole | None = None,
         attention: Attention = "release",
         dual_path: bool = True,
-        output_size: int = 128,
+        output_size: Whole = 128,
         search: Search | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if keypoints < 1:
-            raise ValueError(f"keypoints: got {keypoints}, expected at least 1")
-        channels = channels or (48 if backbone == "hrnet_w48" else 32)
+        if channels is None:
+            channels = 48 if backbone == "hrnet_w48" else 32
+        for name, value in (("keypoints", keypoints), ("channels", channels), ("output_size", output_size)):
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, expected at least 1")
         self.keypoints, self.channels, self.search = keypoints, channels, search or Search()
         self.model, self.weights = backbone, weights
         self.backbone = hrnet(backbone)
@@ -350,9 +356,9 @@ class DHRNet(nn.Module):
 
 @register("cid")
 def cid(
-    keypoints: int = 17,
+    keypoints: Whole = 17,
     backbone: str = "hrnet_w32",
-    channels: int | None = None,
+    channels: Whole | None = None,
     search: Search | None = None,
     weights: str | None = None,
 ) -> DHRNet:

@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vision.pose.hrnet import STRIDE
+
 WINDOWS = ((300.0, 7), (200.0, 5))
 """Above which mean side of a map, in cells, a peak is the highest of a window of which side; else 3."""
-
-STRIDE = 4
-"""Image pixels from one cell of a map to the next."""
 
 
 def smoothed(maps: Tensor, kernel: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -34,6 +35,16 @@ SMALL_BATCH = 8
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Joints ``[P, K, 3]`` in pixels of the image, with scores, and scores of poses ``[P]``."""
+
+
+def _normalises(module: nn.Module) -> bool:
+    """Whether a layer takes statistics of the batch."""
+    return isinstance(module, _BatchNorm) and module.training
+
+
+def _processes(norm: nn.Module) -> int:
+    """How many processes a BatchNorm takes its statistics over."""
+    return dist.get_world_size() if hasattr(norm, "_over_processes") and dist.is_initialized() else 1
 
 
 def people_of(batch: Batch) -> Annotated:
@@ -134,12 +145,12 @@ class SingleStagePose(Task):
         if self._warned or len(batch["id"]) >= SMALL_BATCH:
             return
         self._warned = True
-        norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm) and m.training]
-        if norms and not any(hasattr(m, "_over_processes") for m in norms):
+        seen = [len(batch["id"]) * _processes(m) for m in self.network.modules() if _normalises(m)]
+        if seen and min(seen) < SMALL_BATCH:
             log.warning(
                 "BatchNorm sees %d images at a time, fewer than %d: this family of networks is known to lose accuracy "
                 "then; take a larger trainer.batch_size, fewer trainer.accumulate passes, or trainer.sync_batchnorm "
-                "with several processes", len(batch["id"]), SMALL_BATCH,
+                "with several processes", min(seen), SMALL_BATCH,
             )  # fmt: skip
 
     # -- prediction --------------------------------------------------------------------------------------------------

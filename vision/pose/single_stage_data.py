@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vision.engine.data import Sample
-from vision.engine.errors import ConfigError
+from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
 from vision.pose.annotations import PoseSet, read_rgb
 from vision.pose.crops import Matrix, mapped, warped
 from vision.pose.data import as_input
+from vision.pose.hrnet import STRIDE
 from vision.pose.images import RGB, Orientation
 from vision.pose.keypoints import Skeleton
-from vision.pose.peaks import STRIDE
 from vision.pose.records import Instance
 from vision.pose.splits import PoseData
 from vision.pose.targets import SMALLEST_AREA, box_radius, centres_of, chosen_people
@@ -32,6 +32,9 @@ from vision.pose.whole_images import (
     random_square,
     short_side,
 )
+
+ELONGATED = 32
+"""A test image is at most so many times as long as wide: as its shorter side is enlarged, memory follows this."""
 
 LEAST_POLYGON = 6
 """Numbers that a polygon of an annotation has at least: three corners."""
@@ -175,7 +178,16 @@ def whole_sample(name: str, image_id: int, image: RGB, short: int, scales: Seque
         image: uint8, shape ``[H, W, 3]``.
         short: the shorter side of the input, pixels.
         scales: other scales to look at it in as well.
+
+    Raises:
+        DataError: an image more than 32 times as long as wide.
     """
+    short_end, long_end = sorted(image.shape[:2])
+    if long_end > ELONGATED * short_end:
+        raise DataError(
+            f"{name}: {image.shape[1]}x{image.shape[0]} pixels; an image may be {ELONGATED} times as long as wide at "
+            "most, because its shorter side is enlarged to the input's; cut it into parts, or leave it out"
+        )
     views = [view_of(image, short), *(view_of(image, short_side(short, scale)) for scale in scales)]
     (first, matrix), *others = [(view, torch.from_numpy(m)) for view, m in views]
     more = [{"image": view, "matrix": m} for view, m in others]
