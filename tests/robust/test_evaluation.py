@@ -161,6 +161,22 @@ def test_too_few_classes_for_a_part_are_told_in_the_result(tmp_path: Path) -> No
     assert found.accuracy == 0.5  # 0.125 and 0.875 stand
 
 
+def test_autoattack_works_where_gradients_are_off_and_checks_its_labels() -> None:
+    pytest.importorskip("pyautoattack")
+    network, data, threat = threshold(), points(6), ThreatModel(eps=0.2)
+    expected = autoattack(network, data.pixels, data.labels, threat, queries=20)[1]
+    assert {"", "apgd-ce"} == set(expected)
+    with torch.no_grad():
+        assert autoattack(network, data.pixels, data.labels, threat, queries=20)[1] == expected
+    with torch.inference_mode():
+        pixels, labels = data.pixels.clone(), data.labels.clone()
+        assert autoattack(network, pixels, labels, threat, queries=20)[1] == expected
+    with pytest.raises(DataError, match="labels run from 0 to 2; the network gives 2 classes"):
+        autoattack(network, data.pixels, data.labels * 2, threat)
+    with pytest.raises(DataError, match="expected integers"):
+        autoattack(network, data.pixels, data.labels.float(), threat)
+
+
 def test_autoattack_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyautoattack", None)
     with pytest.raises(ConfigError, match=r"triptych\[robust-eval\]"):
