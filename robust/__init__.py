@@ -1,4 +1,4 @@
-"""Attacks, adversarial training, an evaluation one can believe, and distillation; stands on :mod:`vision`, never on snn.
+"""Attacks, adversarial training, an evaluation to believe, and distillation; stands on :mod:`vision`, never on snn.
 
 Names come from their modules when they are asked for, so that importing the package costs nothing.
 """

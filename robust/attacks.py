@@ -245,7 +245,7 @@ def check_classes(network: Network, clean: Tensor, labels: Tensor) -> None:
 
 
 def check_inputs(images: Tensor, labels: Tensor, threat: ThreatModel) -> None:
-    """Raises DataError for images outside the threat model's range, and for labels that are not one integer an image."""
+    """Raises DataError for images outside the threat model's range, or labels that are not one integer an image."""
     threat.check_images(images)
     if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise DataError(f"labels are {labels.dtype} {list(labels.shape)}; expected integers [{len(images)}]")

@@ -121,7 +121,7 @@ def test_zero_filled_gradients_decay_the_strengths(golden: dict[str, np.ndarray]
 
 
 def test_strengths_gradients_are_finite_differences() -> None:
-    """Both clamps act on some pixels. Signs hold still: those of the first pass depend on start_scale alone, a little."""
+    """Both clamps act on some pixels. Signs hold still, those of the first pass too, which depend on start_scale."""
     torch.manual_seed(0)
     network = PreActResNet(4, (4, 6), 1, 3, 3).double().eval()
     apart = Apart(network, ["stages.*.conv1"], step=0.004, start_scale=0.02, layer_step=0.02)

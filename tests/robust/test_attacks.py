@@ -71,7 +71,7 @@ def small_network() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def drawn_by(attack: object, images: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
-    """The start that an attack of torchattacks draws under seed 1, as a change of the images; seeds it to draw it again."""
+    """The start that an attack of torchattacks draws under seed 1, as a change; seeds it to draw that again."""
     torch.manual_seed(1)
     delta = draw(torch.empty_like(images))
     torch.manual_seed(1)
