@@ -85,7 +85,8 @@ def autoattack(
         torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode(False),
         torch.enable_grad(), _frozen(network), _traced(),
     ):  # fmt: skip
-        images, labels = images.detach().clone(), labels.clone()
+        # the library views images as rows, which other memory formats do not allow
+        images, labels = images.detach().clone(memory_format=torch.contiguous_format), labels.clone()
         check_classes(network, images, labels)
         found, names, standing = images.clone(), [""] * len(images), _right(network, images, labels)
         for i in (~standing).nonzero().flatten().tolist():

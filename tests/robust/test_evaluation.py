@@ -155,6 +155,8 @@ def test_autoattack_finds_what_is_within_reach_of_a_linear_network(classes: int)
     assert int(breakable.sum()) == 6
     assert [bool(name) for name in names] == breakable.tolist()
     assert float((attacked - images).abs().max()) <= threat.eps + 1e-6
+    rows_last = images.to(memory_format=torch.channels_last)
+    assert autoattack(network, rows_last, labels, threat, queries=50)[1] == names
 
 
 def test_too_few_classes_for_a_part_are_told_in_the_result(tmp_path: Path) -> None:
@@ -287,6 +289,7 @@ def test_no_attack_gets_below_a_certificate(data_root: Path) -> None:
     attacks = [pgd(network, images, labels, threat, steps=20, loss=loss) for loss in ("ce", "margin")]
     attacks.append(pgd(network, images, labels, threat, steps=10, restarts=3))
     attacks.append(fgsm(network, images, labels, threat, step_size=1.25 * threat.eps, start="random"))
+    pytest.importorskip("pyautoattack")
     chosen = safe.nonzero().flatten()[:8]
     assert autoattack(network, images[chosen], labels[chosen], threat, queries=100)[1] == [""] * len(chosen)
     with torch.no_grad():
