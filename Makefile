@@ -60,6 +60,7 @@ docs: $(INSTALLED)
 
 # The virtual environment: made once, brought up to date when what it is made from changes. Kernels are compiled against
 # its own torch, which is therefore there first; what cannot be compiled is left out and said (TRIPTYCH_BUILD chooses).
+# torchattacks, an oracle of tests, comes without what it needs: it asks for a `requests` of 2021, which clashes with ours.
 $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard $(KERNELS)/csrc/*.* $(KERNELS)/csrc/*/*.*)
 	@if ! $(BIN)/python -c '$(SUPPORTED)' 2>/dev/null; then \
 	  for python in $(PYTHON) ""; do \
@@ -79,7 +80,8 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard $(KERNELS)/csrc
 	fi
 	@echo "==> Installing Triptych and what it needs into $(VENV) (the first time about 3 GB to download)"
 	@$(BIN)/python -m pip install --constraint constraints.txt setuptools torch && \
-	$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable ".[dev]" || { \
+	$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable ".[dev]" && \
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps torchattacks || { \
 	  echo "error: the installation failed; its reason stands above; 'make' again goes on where it stopped" >&2; \
 	  exit 2; \
 	}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robust.attacks import Loss, Start, pgd, untouched
+from robust.attacks import Loss, Start, check_search, pgd, untouched
 from robust.averaging import WeightAverage, renew_statistics
 from robust.threat import ThreatModel
 from robust.tracking import StabilityRecord
@@ -48,8 +48,7 @@ class Attack:
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.restarts < 1:
-            raise ConfigError(f"attack: {self.steps} steps, {self.restarts} restarts; expected 0 or more, 1 or more")
+        check_search(self.steps, self.step_size or 0.0, self.start, self.loss, self.restarts)
         if self.loss == "targeted":
             raise ConfigError("attack.loss: targeted needs a target for each image; expected ce, margin or kl")
 

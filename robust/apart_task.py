@@ -1,5 +1,6 @@
 """APART as a training method: two passes a step, state for every image, strengths that climb the loss."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from vision.classification.data import ClassificationData
 from vision.engine.errors import ConfigError
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, StepContext
+
+log = logging.getLogger(__name__)
 
 
 @register("apart")
@@ -47,7 +50,8 @@ class ApartClassification(AdversarialClassification):
         zero_grad: as in :class:`robust.apart.Ascent`; ``zero`` needs the two options below.
         network_lr: peak rate of the network's optimiser, for ``zero``.
         network_decay: its weight decay, for ``zero``.
-        directions: a ``.npy`` file to keep the images' directions in; None keeps them in memory.
+        directions: a ``.npy`` file to keep the images' directions in; None keeps them in memory. A run at its first
+            update draws those of a file that is there anew.
         threat: norm and radius in judging.
         judge: of validation and test.
         swa_start: as in :class:`~robust.adversarial.AdversarialClassification`.
@@ -137,6 +141,9 @@ class ApartClassification(AdversarialClassification):
         if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
             raise ConfigError("trainer.precision: fp16 scales losses and so apart's ascent; take float32 or bf16")
         directions = self._make_directions()
+        if directions.used and context.step == 0:
+            log.warning("%s holds directions of another run or try; they are drawn anew", directions.file)
+            directions.begin(self._seed)
         places = np.array([self._places[name] for name in batch["id"]])
         stored = directions.read(places, images.device)
         windows = Windows.draw(len(images), (self.data.image_size,) * 2, padding, images.device)

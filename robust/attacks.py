@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from robust.threat import ThreatModel
 from vision.engine.errors import ConfigError, DataError
@@ -18,6 +18,7 @@ from vision.engine.errors import ConfigError, DataError
 Network = Callable[[Tensor], Tensor]
 Loss = Literal["ce", "margin", "kl", "targeted"]
 Start = Literal["zero", "random"]
+LOSSES: tuple[Loss, ...] = ("ce", "margin", "kl", "targeted")
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def untouched(network: nn.Module) -> Iterator[None]:
 
 def _fingerprint(network: nn.Module) -> list[tuple[int, int]]:
     """Which tensors statistics and gradients are, and how often each was written to."""
-    held = [b for m in network.modules() if isinstance(m, _BatchNorm) for b in m.buffers(recurse=False)]
+    held = [b for m in network.modules() if isinstance(m, _NormBase) for b in m.buffers(recurse=False)]
     held += [p.grad for p in network.parameters() if p.grad is not None]
     return [(id(tensor), -1 if tensor.is_inference() else tensor._version) for tensor in held]
 
@@ -88,7 +89,7 @@ def attack_loss(logits: Tensor, labels: Tensor, loss: Loss, reference: Tensor | 
     if loss == "margin":
         return margin(logits, labels)
     if loss != "kl":
-        raise ConfigError(f"attack loss '{loss}' is unknown; expected ce, margin, kl or targeted")
+        raise ConfigError(f"attack loss '{loss}' is unknown; expected {', '.join(LOSSES)}")
     if reference is None:
         raise ConfigError("attack loss kl compares with reference logits; give reference")
     return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)
@@ -138,12 +139,15 @@ def pgd(
 
     Source: Madry et al. 2018, arXiv 1706.06083; ``kl`` is the attack of TRADES, arXiv 1901.08573.
     """
-    _check_arguments(images, labels, threat, steps, step_size, start, loss, restarts)
+    check_inputs(images, labels, threat)
+    check_search(steps, step_size, start, loss, restarts)
+    if threat.norm == "linf" and step_size > 2 * (threat.high - threat.low):
+        raise ConfigError(f"attack.step_size: {step_size:g} is beyond the image range; did you mean {step_size:g}/255?")
     with torch.inference_mode(False), torch.enable_grad(), untouched(network):
         clean, labels = images.detach().clone(), labels.clone()
         if loss == "kl" and reference is None:
             reference = _no_grad(network, clean)
-        _check_logits(network, clean, labels)
+        check_classes(network, clean, labels)
         found = _ascend(network, clean, labels, threat, steps, step_size, _begin(clean, threat, start), loss, reference)
         if restarts > 1:
             rank = _rank(network, found, labels, loss, reference)
@@ -230,8 +234,8 @@ def _no_grad(network: Network, images: Tensor) -> Tensor:
     return network(images)
 
 
-def _check_logits(network: Network, clean: Tensor, labels: Tensor) -> None:
-    """Labels must be classes of the network; an indexing error on a GPU would not say so."""
+def check_classes(network: Network, clean: Tensor, labels: Tensor) -> None:
+    """Raises DataError for labels that are no class of the network; an indexing error on a GPU would not say so."""
     if len(labels) == 0:
         return
     classes = _no_grad(network, clean[:1]).shape[1]
@@ -240,25 +244,21 @@ def _check_logits(network: Network, clean: Tensor, labels: Tensor) -> None:
         raise DataError(f"labels run from {low} to {high}; the network gives {classes} classes, so 0 to {classes - 1}")
 
 
-def _check_arguments(
-    images: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    steps: int,
-    step_size: float,
-    start: Start | Tensor,
-    loss: Loss,
-    restarts: int,
-) -> None:
+def check_inputs(images: Tensor, labels: Tensor, threat: ThreatModel) -> None:
+    """Raises DataError for images outside the threat model's range, or labels that are not one integer an image."""
     threat.check_images(images)
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise DataError(f"labels are {labels.dtype} {list(labels.shape)}; expected integers [{len(images)}]")
+
+
+def check_search(steps: int, step_size: float, start: Start | Tensor, loss: Loss, restarts: int) -> None:
+    """Raises ConfigError for numbers of an attack that are out of range, or parts of it that contradict each other."""
     if steps < 0 or restarts < 1:
         raise ConfigError(f"attack: {steps} steps and {restarts} restarts; expected 0 or more and 1 or more")
     if not 0 <= step_size < float("inf"):
         raise ConfigError(f"attack.step_size: {step_size} is no length; expected one in image range, such as 2/255")
-    if threat.norm == "linf" and step_size > 2 * (threat.high - threat.low):
-        raise ConfigError(f"attack.step_size: {step_size:g} is beyond the image range; did you mean {step_size:g}/255?")
+    if loss not in LOSSES:
+        raise ConfigError(f"attack loss '{loss}' is unknown; expected {', '.join(LOSSES)}")
     if not isinstance(start, Tensor) and start not in ("zero", "random"):
         raise ConfigError(f"attack.start: '{start}' is unknown; expected zero, random or a tensor")
     if restarts > 1 and (isinstance(start, Tensor) or start != "random"):

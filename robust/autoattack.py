@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robust.attacks import untouched
+from robust.attacks import check_classes, check_inputs, untouched
 from robust.threat import ThreatModel
 from vision.engine.errors import ConfigError
 
@@ -71,16 +71,23 @@ def autoattack(
 
     Raises:
         ConfigError: the library is not installed, another range, or too few classes.
+        DataError: images outside the range, labels that do not fit.
 
     Source: Croce & Hein 2020, arXiv 2003.01690, version standard: 100 iterations, one restart, 9 targets, 5,000
         queries. The targets are the ``C - 1`` other classes where there are fewer than 10.
     """
     attack_class = _library()
-    threat.check_images(images)
+    check_inputs(images, labels, threat)
     if (threat.low, threat.high) != (0.0, 1.0):
         raise ConfigError(f"AutoAttack clamps to [0, 1]; the threat model has [{threat.low}, {threat.high}]")
     device = images.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _frozen(network), _traced():
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode(False),
+        torch.enable_grad(), _frozen(network), _traced(),
+    ):  # fmt: skip
+        # the library views images as rows, which other memory formats do not allow
+        images, labels = images.detach().clone(memory_format=torch.contiguous_format), labels.clone()
+        check_classes(network, images, labels)
         found, names, standing = images.clone(), [""] * len(images), _right(network, images, labels)
         for i in (~standing).nonzero().flatten().tolist():
             names[i] = "clean"

@@ -102,11 +102,14 @@ class LabelCalibration(AdversarialClassification):
         if mould is not None:
             ready = isinstance(mould, Normalised)
             teacher = copy.deepcopy(mould) if ready else Normalised(copy.deepcopy(mould), self.data.mean, self.data.std)
-        names = read_weights(Path(file)).tensors.keys()
+        held = read_weights(Path(file)).tensors
+        names = held.keys()
         if any(name.startswith("average.") for name in names):
             teacher = WeightAverage(teacher)
         inside = isinstance(teacher, Normalised) and not {"mean", "std"} & names  # weights without normalisation
-        load_weights(teacher.network if inside else teacher, Path(file))  # type: ignore[arg-type]
+        target: nn.Module = teacher.network if inside else teacher  # type: ignore[assignment]
+        _check_classes(held, target.state_dict(), len(self.data.classes))
+        load_weights(target, Path(file))
         return teacher.requires_grad_(False).eval()
 
     @torch.no_grad()
@@ -132,3 +135,10 @@ class LabelCalibration(AdversarialClassification):
             losses = {"calibrated": loss}
         losses["_accuracy"] = self.answered(batch, attacked, logits.detach())
         return losses
+
+
+def _check_classes(held: dict[str, Tensor], wanted: dict[str, Tensor], classes: int) -> None:
+    """Refuses weights whose last tensor of one row a class has another number of rows."""
+    last = [name for name, value in wanted.items() if value.ndim and len(value) == classes][-1:]
+    if last and last[0] in held and held[last[0]].shape[1:] == wanted[last[0]].shape[1:]:
+        require_same_classes(len(held[last[0]]), classes)

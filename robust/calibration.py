@@ -119,9 +119,11 @@ def calibration_loss(
 
 
 def check_calibration(temperature: float, weight: float) -> None:
-    """Raises ConfigError for a temperature that is not above 0 or a weight outside [0, 1]."""
-    if not temperature > 0:
-        raise ConfigError(f"temperature: {temperature} is not above 0; 2 is the usual one of self-distillation")
+    """Raises ConfigError for a temperature that is not above 0 and finite, or a weight outside [0, 1]."""
+    if not 0 < temperature < float("inf"):
+        raise ConfigError(
+            f"temperature: {temperature} is not above 0 and finite; 2 is the usual one of self-distillation"
+        )
     if not 0 <= weight <= 1:
         raise ConfigError(f"weight: {weight} is outside [0, 1]; it is the teacher's share of the label")
 

@@ -69,6 +69,9 @@ class Directions(nn.Module):
             takes 0.96 GB. In memory they are a part of every resume state; a file is not, and a run that goes on from a
             checkpoint before the file's last change takes the file as it is.
 
+    Attributes:
+        used: whether they are those of a file that was there already.
+
     Raises:
         DataError: the file holds something else.
     """
@@ -79,15 +82,20 @@ class Directions(nn.Module):
         if file is None:
             self.values: np.ndarray = np.empty(full, dtype=np.float32)
         elif file.is_file():
-            self.values = self._opened(file, full)
+            self.values, self.used = self._opened(file, full), True
             return
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
             self.values = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=full)
+        self.begin(seed)
+
+    def begin(self, seed: int) -> None:
+        """Draws them all anew."""
         draw = np.random.default_rng(seed)
-        for start in range(0, count, 1000):  # so that a file larger than memory can be begun
+        for start in range(0, len(self.values), 1000):  # so that a file larger than memory can be begun
             part = self.values[start : start + 1000]
             part[:] = 1e-3 * draw.standard_normal(part.shape, dtype=np.float32)
+        self.used = False
 
     @staticmethod
     def _opened(file: Path, full: tuple[int, ...]) -> np.ndarray:

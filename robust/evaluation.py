@@ -189,17 +189,24 @@ def require_eval(network: nn.Module) -> None:
 
 
 def _digest(dataset: "Dataset[Sample]", size: int) -> str:
-    """Of ids and labels, without decoding images where the data set keeps them apart."""
+    """Of ids, labels and the first image; other images are not decoded where the data set keeps labels apart."""
     images: Any = getattr(dataset, "images", None)
     if images is not None and hasattr(images, "ids") and hasattr(images, "labels"):
         told = [f"{i} {int(label)}" for i, label in zip(images.ids[:size], images.labels[:size], strict=True)]
     else:
         told = [f"{s['id']} {int(s['label'])}" for s in (dataset[i] for i in range(size))]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    first = dataset[0]["image"].cpu().contiguous().numpy().tobytes() if size else b""
+    return hashlib.sha256("\n".join(told).encode() + first).hexdigest()
 
 
 def sweep(
-    network: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, radii: Sequence[float], steps: int = 20
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    radii: Sequence[float],
+    steps: int = 20,
+    batch_size: int = 128,
 ) -> list[float]:
     """Accuracy under PGD from the image itself, of each radius of ``radii``; steps of a quarter of it.
 
@@ -212,6 +219,7 @@ def sweep(
         threat: norm and range; its eps plays no part.
         radii: ascending.
         steps: of each attack.
+        batch_size: images attacked at once.
 
     Raises:
         ConfigError: radii that do not ascend, or a network in train mode.
@@ -223,8 +231,9 @@ def sweep(
     found = []
     for eps in radii:
         ball = ThreatModel(threat.norm, eps, threat.low, threat.high)
-        attacked = Attack(steps=steps, start="zero").run(network, images, labels, ball)
-        with torch.no_grad():
-            standing &= network(attacked).argmax(1) == labels
+        for part, x, y in zip(*(t.split(batch_size) for t in (standing, images, labels)), strict=True):
+            attacked = Attack(steps=steps, start="zero").run(network, x, y, ball)
+            with torch.no_grad():
+                part &= network(attacked).argmax(1) == y  # a view of standing
         found.append(float(standing.double().mean()))
     return found

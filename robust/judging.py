@@ -15,7 +15,7 @@ from robust.autoattack import library_version
 from robust.averaging import WeightAverage
 from robust.corruptions import corruption_accuracy
 from robust.evaluation import ATTACKS, AttackName, Judged, judge, sweep
-from robust.masking import check_gradients
+from robust.masking import check_gradients, contradictions
 from robust.pictures import magnified
 from robust.threat import ThreatModel
 from vision.classification import Normalised
@@ -50,8 +50,9 @@ class RobustEvaluation:
 
     For each it writes ``eval/<checkpoint>/`` with the figures, the accuracy over eps, what makes gradients suspicious,
     examples with the change magnified, and ``attacks/<attack>.jsonl``, an example a row. Interrupted, it goes on where
-    it was. ``gap`` in the result is best minus last: robust overfitting, where it is above 0. Where both were asked
-    for, ``overestimation`` is the accuracy under ``pgd20`` less that under ``autoattack``, on the images of the latter.
+    it was. ``gap`` in the result, and a table of the checkpoint judged second, are best minus last: robust overfitting,
+    where it is above 0. Where both were asked for, ``overestimation`` is the accuracy under ``pgd20`` less that under
+    ``autoattack``, on the images of the latter.
 
     Args:
         trained: a run folder.
@@ -116,10 +117,10 @@ class RobustEvaluation:
             if recipe.trainer.channels_last:
                 network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             about = {"checkpoint": checkpoint, **_origin(config, recipe, task, file)}
-            result[checkpoint] = self._judge(task, network, RunFolder(folder), about)
-        if "best" in result and "last" in result:
-            kept = [k for k in result["best"] if k in result["last"] and not k.endswith("_images")]
-            result["gap"] = {k: result["best"][k] - result["last"][k] for k in kept}
+            result[checkpoint] = self._judge(task, network, RunFolder(folder), about, result)
+        if len(result) > 1:
+            result["gap"] = gap_of(result)
+            log.info("best less last: %s", ", ".join(f"{k} {result['gap'][k]:+.4f}" for k in self.attacks))
         return result
 
     def rehearse(self, folder: Path) -> dict[str, Any]:
@@ -128,7 +129,12 @@ class RobustEvaluation:
         return replace(self, attacks=short, limit=1, few=0, corruptions=None).run(folder)
 
     def _judge(
-        self, task: Classification, network: nn.Module, folder: RunFolder, about: dict[str, Any]
+        self,
+        task: Classification,
+        network: nn.Module,
+        folder: RunFolder,
+        about: dict[str, Any],
+        before: dict[str, dict[str, float]],
     ) -> dict[str, float]:
         begun = time.perf_counter()
         task.data.normalise = False  # the network does it
@@ -142,13 +148,16 @@ class RobustEvaluation:
         samples = max(len(j.rows) for j in judged.values())
         figures = figures_of(judged)
         warnings = {name: j.warnings for name, j in judged.items() if j.warnings}
+        if contradicting := contradictions(judged):
+            warnings["attacks"] = contradicting
         tables: dict[str, Any] = {}
         pictures: dict[str, bytes] = {}
         if self.few:
             images, labels = _first(dataset, min(self.few, samples), device)
             pictures = magnified(network, images[:EXAMPLES], labels[:EXAMPLES], threat, task.data.classes)
             if self.sweep:
-                tables["sweep"] = _curve(self.sweep, sweep(network, images, labels, threat, self.sweep), threat)
+                standing = sweep(network, images, labels, threat, self.sweep, batch_size=self.batch_size)
+                tables["sweep"] = _curve(self.sweep, standing, threat)
             if threat.eps:
                 checks = check_gradients(network, images, labels, threat)
                 figures["masking_warnings"] = float(len(checks.warnings))
@@ -159,6 +168,8 @@ class RobustEvaluation:
                 log.warning("%s, %s: %s", about["checkpoint"], name, text)
         if self.corruptions is not None:
             figures |= corruption_accuracy(network, Path(self.corruptions), self.batch_size, self.limit)
+        if before:
+            tables["gap"] = _gap_table({**before, about["checkpoint"]: figures})
         about |= {
             "split": self.split, "threat": asdict(threat), "primary": self.attacks[-1], "mode": "max",
             "images": {name: len(j.rows) for name, j in judged.items()}, "warnings": warnings,
@@ -199,6 +210,19 @@ def figures_of(judged: dict[str, Judged]) -> dict[str, float]:
         both = [(robust[row.id], row.robust) for row in judged["autoattack"].rows if row.id in robust]
         found["overestimation"] = sum(pgd - auto for pgd, auto in both) / len(both)
     return found
+
+
+def gap_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Best less last of every figure that both have; of accuracies above 0: robust overfitting."""
+    best, last = figures["best"], figures["last"]
+    return {k: best[k] - last[k] for k in best if k in last and not k.endswith("_images")}
+
+
+def _gap_table(figures: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Both checkpoints' figures and their difference, for the report."""
+    rows = [[k, figures["best"][k], figures["last"][k], gap] for k, gap in gap_of(figures).items()]
+    title = "Best less last weights: robust overfitting where that of an accuracy is above 0"
+    return {"type": "bins", "title": title, "columns": ["figure", "best", "last", "difference"], "rows": rows}
 
 
 def _origin(config: Config, recipe: Recipe, task: Classification, file: Path) -> dict[str, Any]:

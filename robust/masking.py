@@ -1,5 +1,6 @@
 """Signs that gradients are masked: robustness measured with them is then not to be believed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from robust.adversarial import Attack
 from robust.attacks import attack_loss, untouched
-from robust.evaluation import require_eval
+from robust.evaluation import AttackName, Judged, require_eval
 from robust.threat import ThreatModel
 from vision.engine.errors import ConfigError
 
@@ -69,11 +70,42 @@ def check_gradients(network: nn.Module, images: Tensor, labels: Tensor, threat: 
     found = {k: _accuracy(network, a.run(network, images, labels, t), labels) for k, (a, t) in runs.items()}
     found["black_box"] = random_corners(network, images, labels, threat, tries)
     found["no_gradient"], found["rough"] = _surface(network, images, labels, threat)
-    return Checks(**found, warnings=tuple(_suspicions(found, 1 / len(images))))
+    return Checks(**found, warnings=tuple(_suspicions(found, _slack(len(images)))))
 
 
-def _suspicions(found: dict[str, float], image: float) -> list[str]:
-    slack = max(SLACK, 2 * image)
+WEAKER: tuple[tuple[AttackName, AttackName, str], ...] = (
+    ("square", "pgd20", "black box beats white box"),
+    ("square", "pgd100", "black box beats white box"),
+    ("fgsm", "pgd10", "one step beats ten"),
+    ("fgsm", "pgd20", "one step beats twenty"),
+    ("pgd10", "pgd20", "more steps do worse"),
+    ("pgd20", "pgd100", "more steps do worse"),
+)
+"""Attacks of which the first should break no more than the second, and what it is called where it does."""
+
+
+def contradictions(judged: Mapping[str, Judged]) -> list[str]:
+    """What in the tables of several attacks speaks for masked gradients: a weaker attack that breaks more.
+
+    Compared are the images that both have seen; the same slack as in :func:`check_gradients` is put down to chance.
+    """
+    told = []
+    for weak, strong, text in WEAKER:
+        if weak not in judged or strong not in judged:
+            continue
+        stood = {row.id: row.robust for row in judged[strong].rows}
+        both = [(row.robust, stood[row.id]) for row in judged[weak].rows if row.id in stood]
+        left = [sum(of) / len(both) for of in zip(*both, strict=True)]
+        if both and left[0] < left[1] - _slack(len(both)):
+            told.append(f"{text}: {weak} leaves {left[0]:.1%}, {strong} {left[1]:.1%} of {len(both)} images")
+    return told
+
+
+def _slack(images: int) -> float:
+    return max(SLACK, 2 / images)
+
+
+def _suspicions(found: dict[str, float], slack: float) -> list[str]:
     told = {
         "black box beats white box: random corners leave {black_box:.1%}, 10 gradient steps {few_steps:.1%}": found[
             "black_box"

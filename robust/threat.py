@@ -45,8 +45,8 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise ConfigError(f"threat.norm: '{self.norm}' is no norm of an attack; expected linf or l2")
-        if not self.low < self.high:
-            raise ConfigError(f"threat: the range [{self.low}, {self.high}] is empty; images are in [0, 1]")
+        if not -float("inf") < self.low < self.high < float("inf"):
+            raise ConfigError(f"threat: the range [{self.low}, {self.high}] is empty or endless; images are in [0, 1]")
         if not 0 <= self.eps < float("inf"):
             raise ConfigError(f"threat.eps: {self.eps} is not a radius; expected 0 or more, for example 8/255 = 0.0314")
         most = self.high - self.low if self.norm == "linf" else L2_MOST * (self.high - self.low)

@@ -4,15 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vision.engine.checkpoint import load_weights
 from vision.engine.command import run_command
 from vision.engine.config import load
 from vision.engine.distributed import joined
 from vision.engine.errors import ConfigError
+from vision.engine.merging import parse_override, put
 from vision.engine.registry import build
 from vision.engine.run import RunFolder
+from vision.engine.sources import node_of
 from vision.engine.train import build_task, judge_split, load_run, single_run
 
 
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("run", help="a run folder, or a recipe (then --checkpoint names a file)")
     p.add_argument("overrides", nargs="*", metavar="a.b=c", help="replace single fields, for example data.root=...")
-    p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
+    p.add_argument("--checkpoint", help="best, last, or a file (default: best; with --robust best and last)")
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     p.add_argument(
         "--robust",
@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     given = Path(arguments.run)
     if arguments.robust:
         return _robust(given, arguments)
+    if any(text.startswith("robust.") for text in arguments.overrides):
+        raise ConfigError("command line: options of robust. are those of an evaluation under attack: add --robust")
+    arguments.checkpoint = arguments.checkpoint or "best"
     if given.is_dir():
         config, recipe, task, file = load_run(given, arguments.checkpoint, arguments.overrides)
         run = RunFolder(single_run(given))
@@ -71,22 +74,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def _robust(run: Path, arguments: argparse.Namespace) -> int:
     """Judges a run under attack; what ``robust.`` stands before is an option of that, the rest one of the recipe."""
-    options: dict[str, Any] = {}
-    others = []
+    if arguments.name:
+        raise ConfigError("--name: with --robust the folders are named by checkpoint; set robust.prefix=... instead")
+    options, others = node_of({}, "command line"), []
     for text in arguments.overrides:
-        path, _, value = text.partition("=")
-        first, *keys = path.split(".")
-        if first != "robust" or not keys:
+        parts, value = parse_override(text)
+        if parts[0] == "robust" and len(parts) > 1:
+            options = put(options, parts[1:], value)
+        else:
             others.append(text)
-            continue
-        place = options
-        for key in keys[:-1]:
-            place = place.setdefault(key, {})
-        place[keys[-1]] = yaml.safe_load(value)
-    own: dict[str, Any] = {"trained": str(run), "split": arguments.split, "prefix": "robust-", "overrides": others}
-    if arguments.checkpoint != "best":
-        own["checkpoints"] = [arguments.checkpoint]
-    step = build({"type": "robust_evaluation", **own, **options}, "step")
+    given: dict[str, Any] = {"trained": str(run), "split": arguments.split, "prefix": "robust-", "overrides": others}
+    if arguments.checkpoint:
+        given["checkpoints"] = [arguments.checkpoint]
+    own = options.tree()
+    if taken := sorted({"trained", "overrides"} & own.keys()):
+        raise ConfigError(
+            f"robust.{taken[0]}: is said without robust., such as tools/eval.py RUN --robust data.root=..."
+        )
+    step = build({"type": "robust_evaluation", **given, **own}, "step")
     folder = RunFolder(single_run(run))
     step.run(folder.path)
     for checkpoint in step.checkpoints:

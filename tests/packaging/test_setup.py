@@ -39,6 +39,14 @@ def test_what_make_installs_is_pinned_within_its_bounds(project: dict[str, Any],
         assert pins[name] in requirement.specifier, f"{requirement} does not take the pinned {pins[name]}"
 
 
+def test_what_make_installs_by_name_is_pinned(checkout: Path, pins: dict[str, Version]) -> None:
+    lines = re.findall(
+        r"pip install --constraint constraints\.txt (.*?) (?:&&|\|\|)", (checkout / "Makefile").read_text()
+    )
+    named = {word for line in lines for word in line.split() if not word.startswith(("-", '"'))}
+    assert named == {"setuptools", "torch", "torchattacks"} <= pins.keys()
+
+
 def test_torch_is_not_needed_to_build(project: dict[str, Any]) -> None:
     assert {Requirement(line).name for line in project["build-system"]["requires"]} == {"setuptools"}
 

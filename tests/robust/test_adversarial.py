@@ -178,6 +178,26 @@ def test_options_that_contradict_each_other(options: dict[str, object], message:
         AdversarialClassification(digits(), DigitsCNN(), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "-1 steps"),
+        ({"restarts": 0}, "0 restarts"),
+        ({"step_size": float("nan")}, "no length"),
+        ({"start": "one"}, "zero, random"),
+        ({"start": "zero", "restarts": 2}, "repeat"),
+        ({"start": "zero", "loss": "kl"}, "no gradient"),
+        ({"loss": "hinge"}, "unknown"),
+        ({"loss": "targeted"}, "needs a target"),
+    ],
+)
+def test_an_attack_that_makes_no_sense_is_refused_before_anything_runs(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Attack(**options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("in_eval", [False, True])
 def test_samples_are_tracked_by_the_pass_that_trains_or_in_eval_mode(in_eval: bool) -> None:
     torch.manual_seed(0)

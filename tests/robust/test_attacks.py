@@ -1,5 +1,7 @@
 """FGSM and PGD against the authors' recorded attacks, closed forms and brute force."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -59,21 +61,94 @@ def test_kl_attack_equals_the_recorded_one(recorded: Arrays, recorded_network: n
     np.testing.assert_allclose(found.numpy(), recorded["trades_x_adv_pixel"], rtol=0, atol=1e-12)
 
 
-@pytest.mark.data
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_pgd_equals_torchattacks(recorded: Arrays, recorded_network: nn.Module, norm: str) -> None:
+def small_network() -> tuple[nn.Module, Tensor, Tensor]:
+    """Random, float32, with its images (some at the edges of the range) and labels."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(384, 5)).eval()
+    images = torch.rand(4, 3, 8, 8)
+    images[0, :, :2], images[1, :, :2] = 0.0, 1.0
+    return network, images, torch.tensor([0, 3, 1, 4])
+
+
+def drawn_by(attack: object, images: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """The start that an attack of torchattacks draws under seed 1, as a change; seeds it to draw that again."""
+    torch.manual_seed(1)
+    delta = draw(torch.empty_like(images))
+    torch.manual_seed(1)
+    return delta
+
+
+@pytest.mark.parametrize("start", ["zero", "same"])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 8 / 255), ("l2", 0.5)])
+def test_pgd_equals_torchattacks_from_the_same_start(norm: str, eps: float, start: str) -> None:
     torchattacks = pytest.importorskip("torchattacks")
-    network = recorded_network.float().eval()
-    images, labels = torch.from_numpy(recorded["x_pixel"]).float(), torch.from_numpy(recorded["y"])
-    threat = ThreatModel(norm, 8 / 255 if norm == "linf" else 0.5)
-    step = threat.eps / 4
-    oracle = (
-        torchattacks.PGD(network, eps=threat.eps, alpha=step, steps=10, random_start=False)
+    network, images, labels = small_network()
+    step, random = eps / 4, start == "same"
+
+    def in_l2_ball(empty: Tensor) -> Tensor:
+        delta = empty.normal_()
+        length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        return delta * torch.zeros_like(length).uniform_(0, 1) / length * eps
+
+    kind, draw = (
+        (torchattacks.PGD, lambda empty: empty.uniform_(-eps, eps))
         if norm == "linf"
-        else torchattacks.PGDL2(network, eps=threat.eps, alpha=step, steps=10, random_start=False)
+        else (torchattacks.PGDL2, in_l2_ball)
     )
-    found = pgd(network, images, labels, threat, steps=10, step_size=step, start="zero")
-    assert torch.allclose(found, oracle(images, labels), rtol=0, atol=1e-6)
+    oracle = kind(network, eps=eps, alpha=step, steps=10, random_start=random)
+    begin = drawn_by(oracle, images, draw) if random else "zero"
+    expected = oracle(images, labels)
+    found = pgd(network, images, labels, ThreatModel(norm, eps), steps=10, step_size=step, start=begin)  # type: ignore[arg-type]
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+    assert float((expected - images).abs().max()) > 0.5 * (eps if norm == "linf" else step / 14)  # it did attack
+
+
+def test_single_step_attacks_equal_torchattacks_from_the_same_start() -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    network, images, labels = small_network()
+    eps = 8 / 255
+    fast = torchattacks.FFGSM(network, eps=eps, alpha=1.25 * eps)
+    begin = drawn_by(fast, images, lambda empty: torch.randn_like(empty).uniform_(-eps, eps))
+    expected = fast(images, labels)
+    found = fgsm(network, images, labels, LINF, step_size=1.25 * eps, start=begin)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+    plain = torchattacks.FGSM(network, eps=eps)(images, labels)
+    assert torch.allclose(fgsm(network, images, labels, LINF), plain, rtol=0, atol=1e-6)
+    assert not torch.allclose(plain, expected, rtol=0, atol=1e-3)
+
+
+def test_the_kl_attack_equals_torchattacks_from_the_same_start() -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    network, images, labels = small_network()
+    oracle = torchattacks.TPGD(network, eps=8 / 255, alpha=2 / 255, steps=10)
+    begin = drawn_by(oracle, images, lambda empty: 0.001 * torch.randn_like(empty))
+    expected = oracle(images)
+    found = pgd(network, images, labels, LINF, start=begin, loss="kl")
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_the_targeted_attack_equals_torchattacks() -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    network, images, labels = small_network()
+    targets = (labels + 2) % 5
+    oracle = torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=10, random_start=False)
+    oracle.set_mode_targeted_by_label(quiet=True)
+    found = pgd(network, images, targets, LINF, start="zero", loss="targeted")
+    assert torch.allclose(found, oracle(images, targets), rtol=0, atol=1e-6)
+
+
+def test_the_fast_attack_is_one_step_from_a_random_point_of_the_ball() -> None:
+    network, images, labels = small_network()
+    torch.manual_seed(2)
+    begin = LINF.random_start(images)
+    points = begin.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(network(points), labels), points)
+    stepped = begin + 10 / 255 * gradient.sign()
+    expected = torch.minimum(torch.maximum(stepped, images - 8 / 255), images + 8 / 255).clamp(0, 1)
+    torch.manual_seed(2)
+    found = fgsm(network, images, labels, LINF, step_size=10 / 255, start="random")
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+    assert not torch.equal(found, fgsm(network, images, labels, LINF, step_size=10 / 255))
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.2)])
@@ -144,6 +219,33 @@ def test_a_network_that_updates_its_statistics_anyway_is_caught() -> None:
         pgd(Stubborn(), torch.rand(2, 3, 2, 2), torch.tensor([0, 1]), LINF, steps=1)
 
 
+def test_a_network_that_writes_gradients_into_its_parameters_is_caught() -> None:
+    class Leaking(nn.Module):
+        def __init__(self, begun: bool) -> None:
+            super().__init__()
+            self.linear = nn.Linear(12, 2)
+            if begun:
+                self.linear(torch.rand(1, 12)).sum().backward()
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = self.linear(images.flatten(1))
+            if logits.requires_grad:
+                logits.sum().backward(retain_graph=True, inputs=[self.linear.weight])
+            return logits
+
+    for begun in (False, True):
+        with pytest.raises(RuntimeError, match="parameter gradients"):
+            pgd(Leaking(begun), torch.rand(2, 3, 2, 2), torch.tensor([0, 1]), LINF, steps=1)
+
+
+@pytest.mark.parametrize(("amount", "message"), [(0.2, "ball"), (float("nan"), "not finite")])
+def test_every_attack_is_held_to_its_ball(monkeypatch: pytest.MonkeyPatch, amount: float, message: str) -> None:
+    monkeypatch.setattr(ThreatModel, "project", lambda self, adversarial, images: adversarial + amount)
+    for attack in (pgd, fgsm):
+        with pytest.raises(RuntimeError, match=message):
+            attack(Linear(), inner_images(), torch.zeros(5).long(), LINF)
+
+
 def test_mode_is_restored_after_an_error() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).train()
     with pytest.raises(DataError, match="0 to 1"):
@@ -197,8 +299,9 @@ def test_images_and_labels_that_make_no_sense() -> None:
             pgd(network, images, labels, LINF)
     with pytest.raises(DataError, match="uint8"):
         pgd(network, (inner_images() * 255).byte(), labels, LINF)
-    with pytest.raises(DataError, match="expected integers"):
-        pgd(network, inner_images(), labels.float(), LINF)
+    for wrong in (labels.float(), labels.bool(), labels[:3]):
+        with pytest.raises(DataError, match="expected integers"):
+            pgd(network, inner_images(), wrong, LINF)
     with pytest.raises(DataError, match="change of the images"):
         pgd(network, inner_images(), labels, LINF, start=torch.zeros(1, 3, 2, 2))
 

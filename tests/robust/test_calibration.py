@@ -116,8 +116,9 @@ def test_a_planted_temperature_is_recovered() -> None:
 
 def test_mistakes_are_named() -> None:
     z, y = torch.zeros(2, 3), torch.tensor([0, 2])
-    with pytest.raises(ConfigError, match="temperature: 0"):
-        calibrated_targets(z, y, 0.0, 0.5)
+    for temperature in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=f"temperature: {temperature}"):
+            calibrated_targets(z, y, temperature, 0.5)
     with pytest.raises(ConfigError, match=r"weight: 1\.2"):
         calibrated_targets(z, y, 1.0, 1.2)
     with pytest.raises(ConfigError, match="teacher gives 4 classes and the student 3"):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from robust import evaluation
-from robust.attacks import pgd
+from robust.attacks import fgsm, pgd
 from robust.autoattack import autoattack, parts_for
 from robust.evaluation import Judged, judge, sweep
 from robust.table import Row
@@ -65,6 +65,8 @@ def test_sweep_falls_as_the_closed_form_says() -> None:
     data = points()
     found = sweep(threshold(), data.pixels, data.labels, ThreatModel(), [0.0, 0.1, 0.2, 0.3, 1.0])
     assert found == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.0])
+    in_parts = sweep(threshold(), data.pixels, data.labels, ThreatModel(), [0.0, 0.1, 0.2, 0.3, 1.0], batch_size=3)
+    assert in_parts == found
     with pytest.raises(ConfigError, match="ascend"):
         sweep(threshold(), data.pixels, data.labels, ThreatModel(), [0.2, 0.1])
 
@@ -103,6 +105,10 @@ def test_images_outside_the_range_and_foreign_tables_are_refused(tmp_path: Path)
     judge(threshold(), points(), "clean", ThreatModel(), tmp_path / "t", weights="w")
     with pytest.raises(DataError, match="another weights"):
         judge(threshold(), points(), "clean", ThreatModel(), tmp_path / "t", weights="v")
+    other = points()
+    other.pixels = other.pixels * 0.9  # the same ids and labels
+    with pytest.raises(DataError, match="another data"):
+        judge(threshold(), other, "clean", ThreatModel(), tmp_path / "t", weights="w")
 
 
 def test_figures_of_an_attack() -> None:
@@ -149,6 +155,8 @@ def test_autoattack_finds_what_is_within_reach_of_a_linear_network(classes: int)
     assert int(breakable.sum()) == 6
     assert [bool(name) for name in names] == breakable.tolist()
     assert float((attacked - images).abs().max()) <= threat.eps + 1e-6
+    rows_last = images.to(memory_format=torch.channels_last)
+    assert autoattack(network, rows_last, labels, threat, queries=50)[1] == names
 
 
 def test_too_few_classes_for_a_part_are_told_in_the_result(tmp_path: Path) -> None:
@@ -159,6 +167,22 @@ def test_too_few_classes_for_a_part_are_told_in_the_result(tmp_path: Path) -> No
         "AutoAttack with 2 classes: apgd-ce, fab-t, square instead of apgd-ce, apgd-t, fab-t, square"
     ]
     assert found.accuracy == 0.5  # 0.125 and 0.875 stand
+
+
+def test_autoattack_works_where_gradients_are_off_and_checks_its_labels() -> None:
+    pytest.importorskip("pyautoattack")
+    network, data, threat = threshold(), points(6), ThreatModel(eps=0.2)
+    expected = autoattack(network, data.pixels, data.labels, threat, queries=20)[1]
+    assert {"", "apgd-ce"} == set(expected)
+    with torch.no_grad():
+        assert autoattack(network, data.pixels, data.labels, threat, queries=20)[1] == expected
+    with torch.inference_mode():
+        pixels, labels = data.pixels.clone(), data.labels.clone()
+        assert autoattack(network, pixels, labels, threat, queries=20)[1] == expected
+    with pytest.raises(DataError, match="labels run from 0 to 2; the network gives 2 classes"):
+        autoattack(network, data.pixels, data.labels * 2, threat)
+    with pytest.raises(DataError, match="expected integers"):
+        autoattack(network, data.pixels, data.labels.float(), threat)
 
 
 def test_autoattack_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +288,10 @@ def test_no_attack_gets_below_a_certificate(data_root: Path) -> None:
     threat = ThreatModel()
     attacks = [pgd(network, images, labels, threat, steps=20, loss=loss) for loss in ("ce", "margin")]
     attacks.append(pgd(network, images, labels, threat, steps=10, restarts=3))
+    attacks.append(fgsm(network, images, labels, threat, step_size=1.25 * threat.eps, start="random"))
+    pytest.importorskip("pyautoattack")
+    chosen = safe.nonzero().flatten()[:8]
+    assert autoattack(network, images[chosen], labels[chosen], threat, queries=100)[1] == [""] * len(chosen)
     with torch.no_grad():
         standing = torch.stack([network(a).argmax(1) == labels for a in attacks]).all(0)
     assert bool(standing[safe].all())

@@ -14,6 +14,7 @@ from robust.judging import RobustEvaluation, figures_of
 from robust.table import Row
 from tools.train import main
 from vision.engine.errors import ConfigError, DataError
+from vision.report.html import write_report
 
 RECIPE = """
 name: r
@@ -56,12 +57,19 @@ def test_a_pipeline_judges_best_and_last_and_their_difference(tmp_path: Path, ta
     for checkpoint in ("best", "last"):
         place = folder / "judge" / "eval" / checkpoint
         written = json.loads((place / "result.json").read_text())
-        assert written["metrics"] == result[checkpoint] and written["warnings"].keys() <= {"gradients"}
+        assert written["metrics"] == result[checkpoint] and written["warnings"].keys() <= {"gradients", "attacks"}
+        assert ("gap" in written["tables"]) == (checkpoint == "last")
         assert (written["data"]["type"], written["seed"], written["name"]) == ("digits", 0, "train")
         assert written["tables"]["sweep"]["y"][0] >= written["tables"]["sweep"]["y"][1]
         assert len(list((place / "examples").glob("*.png"))) == 6
         rows = [json.loads(line) for line in (place / "predictions.jsonl").read_text().splitlines()]
         assert np.mean([not row["pgd20"] for row in rows]) == pytest.approx(result[checkpoint]["pgd20"])
+    table = json.loads((folder / "judge" / "eval" / "last" / "result.json").read_text())["tables"]["gap"]
+    assert {row[0]: row[3] for row in table["rows"]} == result["gap"]
+    assert table["rows"][0] == ["clean", result["best"]["clean"], result["last"]["clean"], result["gap"]["clean"]]
+    write_report([folder], folder / "report.html")
+    page = (folder / "report.html").read_text()
+    assert all(text in page for text in ("Best less last weights", "Accuracy over eps", "pgd20_<wbr>ece"))
 
 
 def test_clean_accuracy_is_that_of_the_training_run(tmp_path: Path) -> None:
@@ -115,7 +123,10 @@ def test_corruptions_are_read_by_severity(tmp_path: Path) -> None:
         corruption_accuracy(network, tmp_path / "nowhere")
 
 
-def test_the_tool_judges_a_run_under_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tool_judges_a_run_under_attack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     from tools.eval import main as judge
 
     folder = train(tmp_path)
@@ -126,5 +137,18 @@ def test_the_tool_judges_a_run_under_attack(tmp_path: Path, capsys: pytest.Captu
     assert [f.parent.name for f in files] == ["robust-best", "robust-last"]
     written = json.loads(files[0].read_text())
     assert set(written["images"].values()) == {30} and written["threat"]["eps"] == 0.05
-    with pytest.raises(ConfigError, match="attakcs"):
-        judge([str(folder / "train"), "--robust", "robust.attakcs=[clean]"])
+    assert "best less last: clean" in caplog.text
+    run = str(folder / "train")
+    assert judge([run, "--robust", "--checkpoint", "best", "--split", "val", *options, "robust.prefix=val-"]) == 0
+    assert [Path(line).parent.name for line in capsys.readouterr().out.splitlines()] == ["val-best"]
+    for wrong, message in (
+        (["--robust", "robust.attakcs=[clean]"], "attakcs"),
+        (["--robust", "robust.attacks=[clean,"], "not valid YAML"),
+        (["--robust", "robust.threat=1", "robust.threat.eps=0.1"], "not a mapping"),
+        (["--robust", "robust.threat.eps=8"], r"did you mean 8/255 = 0\.031373"),
+        (["--robust", "robust.trained=x"], "said without robust"),
+        (["--robust", "--name", "x"], "set robust.prefix"),
+        (["robust.limit=3"], "add --robust"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            judge([run, *wrong])

@@ -13,13 +13,14 @@ from robust.adversarial import AdversarialClassification, Attack
 from robust.apart_task import ApartClassification
 from robust.calibrated import LabelCalibration
 from robust.calibration import calibration_loss
+from robust.calibration_search import CalibrationSearch
 from robust.stability_rank import StabilityRank, agreement
 from robust.threat import ThreatModel
 from tools.train import main as train
 from vision.classification import Digits, DigitsCNN
 from vision.classification.preact_resnet import PreActResNet
 from vision.classification.subset import read_subset, save_subset
-from vision.engine.checkpoint import read_resume, save_weights
+from vision.engine.checkpoint import read_resume, read_weights, save_weights
 from vision.engine.config import from_tree
 from vision.engine.errors import CheckpointError, ConfigError, DataError, UserError
 from vision.engine.task import StepContext
@@ -106,6 +107,9 @@ def test_mistakes_in_calibration_are_named(tmp_path: Path) -> None:
         LabelCalibration(digits(), DigitsCNN(), [file], temperature=-1)
     with pytest.raises(ConfigError, match="soft_label is a cross-entropy"):
         LabelCalibration(digits(), DigitsCNN(), [file], loss="soft_label", method="trades")
+    save_weights(tmp_path / "seven.safetensors", DigitsCNN(width=4, classes=7), {})
+    with pytest.raises(ConfigError, match="teacher gives 7 classes and the student 10"):
+        LabelCalibration(digits(), DigitsCNN(width=4), [str(tmp_path / "seven.safetensors")]).before_training()
     with pytest.raises(CheckpointError, match="another shape"):
         LabelCalibration(digits(), DigitsCNN(width=8), [file]).before_training()
 
@@ -159,6 +163,28 @@ def test_apart_trains_and_its_strengths_move_and_stay_out_of_the_optimiser(tmp_p
     rows = {name: place for place, name in enumerate(data.train().images.ids)}  # type: ignore[attr-defined]
     assert set(np.flatnonzero(moved)) == {rows[name] for name in batch["id"]}
     assert np.abs(task.directions.values).max() <= 1
+
+
+def test_a_new_run_draws_directions_anew_where_a_file_is_there_and_a_resumed_one_keeps_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, data = tmp_path / "omega.npy", digits(augment=(), crop_padding=1)
+    batch = a_batch(data)
+
+    def begun(step: int) -> np.ndarray:
+        torch.manual_seed(0)
+        task = ApartClassification(data, DigitsCNN(width=4), directions=str(file))
+        task.before_training()
+        list(task.train().training_step(batch, StepContext(step, 10, 0)))
+        assert task.directions is not None
+        return np.array(task.directions.values)
+
+    first = begun(0)
+    assert 0 < np.abs(first).max() < 0.01 and not caplog.records
+    np.save(file, np.full_like(first, 0.5))
+    assert (begun(3) == 0.5).all() and not caplog.records
+    np.testing.assert_array_equal(begun(0), first)
+    assert "drawn anew" in caplog.text
 
 
 def test_apart_resumes_exactly(tmp_path: Path) -> None:
@@ -234,6 +260,42 @@ def test_teacher_search_student_is_one_recipe_that_resumes(tmp_path: Path) -> No
     (folder / "student" / "done.json").unlink()
     run(tmp_path, tree, "--resume")
     assert before == [p.stat().st_mtime_ns for p in sorted((folder / "search" / "logits").iterdir())], "attacked again"
+
+
+@pytest.mark.slow
+def test_a_pipeline_killed_in_every_stage_ends_with_the_same_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def tree(folder: Path) -> dict[str, Any]:
+        made = recipe(folder, {"type": "adversarial_classification", "network": SMALL, **QUICK})
+        student = {"type": "label_calibration", "network": SMALL, **QUICK, "teachers": ["${stages.teacher.best}"]}
+        found = {key: f"${{stages.search.result.{key}}}" for key in ("temperature", "weight")}
+        search = {"type": "calibration_search", "teacher": "${stages.teacher.run}", "attack": {"steps": 1}}
+        stages = [{"name": "teacher"}, {"name": "search", "step": search}, {"name": "student", "task": student | found}]
+        return {**made, "stages": stages}
+
+    whole = run(tmp_path / "whole", tree(tmp_path / "whole"))
+    places = [(AdversarialClassification, "after_epoch"), (CalibrationSearch, "_logits"), (LabelCalibration, "losses")]
+    for number, (cls, name) in enumerate(places):
+        kept, calls = getattr(cls, name), []
+
+        def killed(self: Any, *given: Any, kept: Any = kept, calls: list[int] = calls) -> Any:
+            calls.append(1)
+            if len(calls) == 2:
+                raise Killed
+            return kept(self, *given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cls, name, killed)
+            with pytest.raises(Killed):
+                run(tmp_path / "cut", tree(tmp_path / "cut"), *(["--resume"] if number else []))
+    cut = run(tmp_path / "cut", tree(tmp_path / "cut"), "--resume")
+    for stage in ("teacher", "student"):
+        a, b = (read_weights(folder / stage / "checkpoints" / "last.safetensors").tensors for folder in (whole, cut))
+        assert all(torch.equal(a[name], b[name]) for name in a), stage
 
 
 def test_tracked_runs_make_subsets_that_runs_train_on(tmp_path: Path) -> None:

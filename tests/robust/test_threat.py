@@ -56,8 +56,9 @@ def test_eps_in_0_to_255_is_refused_with_its_likely_meaning() -> None:
     for eps in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="not a radius"):
             ThreatModel(eps=eps)
-    with pytest.raises(ConfigError, match="is empty"):
-        ThreatModel(low=1.0, high=0.0)
+    for low, high in ((1.0, 0.0), (0.0, float("inf")), (float("nan"), 1.0)):
+        with pytest.raises(ConfigError, match="is empty or endless"):
+            ThreatModel(low=low, high=high)
     with pytest.raises(ConfigError, match="linf or l2"):
         ThreatModel("l1")  # type: ignore[arg-type]
 
