@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 Norm = Literal["official", "operator"]
 """How a convolution counts: ``official`` as the authors' code, ``operator`` (experimental) by its induced 1-norm."""
@@ -14,7 +16,8 @@ Norm = Literal["official", "operator"]
 def lipschitz_terms(network: nn.Module, norm: Norm = "official") -> dict[str, Tensor]:
     r"""The term of every layer that has one, by the layer's name; each a scalar that gradients run through.
 
-    Layers are modules without children, told by the name of their class:
+    Layers are modules without children, told by the name of their class, and kinds of torch's own layers that have
+    children (a spiking layer's trace, the activation in a timm BatchNorm):
 
     - ``conv`` (weights of four dimensions): :math:`\sum_{oihw} |W_{oihw}|`, the entrywise 1-norm; with
       ``norm="operator"`` :math:`\max_i \sum_{ohw} |W_{oihw}|` over input channels, the norm that the convolution with
@@ -83,10 +86,13 @@ def _require_known(norm: str) -> None:
         raise ValueError(f"norm is '{norm}', expected official or operator")
 
 
+_LAYERS = (_ConvNd, _BatchNorm, nn.Linear)
+
+
 def _layers(network: nn.Module) -> Iterator[tuple[str, Literal["convolution", "norm", "linear"], nn.Module]]:
     """The layers that have a term: name, kind, module."""
     for name, module in network.named_modules():
-        if next(module.children(), None) is not None:
+        if next(module.children(), None) is not None and not isinstance(module, _LAYERS):
             continue
         called, weight = type(module).__name__.lower(), getattr(module, "weight", None)
         if "conv" in called and isinstance(weight, Tensor) and weight.ndim == 4:

@@ -82,7 +82,8 @@ _VGG = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2,
 def vgg(depth: Literal[8, 11, 13, 16, 19] = 8, classes: int = 100, in_channels: int = 3) -> StagedNetwork:
     """VGG with BatchNorm and one linear layer for 32x32 images; 3,965,028 parameters at depth 8 and 100 classes.
 
-    Five stages of 64, 128, 256, 512 and 512 channels; each but the last two ends by halving the image.
+    Five stages of 64, 128, 256, 512 and 512 channels; each but the last two ends by halving the image. Distillers read
+    the last four, and the first as the stem.
 
     Args:
         depth: convolutions and linear layers, counting three linear ones.
@@ -99,9 +100,10 @@ def vgg(depth: Literal[8, 11, 13, 16, 19] = 8, classes: int = 100, in_channels: 
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
             inputs = width
         stages.append(nn.Sequential(*layers))
-    before = tuple(f"stages.{i}.{len(stage) - 2}" for i, stage in enumerate(stages) if isinstance(stage, nn.Sequential))
-    network = StagedNetwork(nn.Identity(), stages, 512, classes, before[1:4], read=4)
-    network.taps = Taps(tuple(f"stages.{i}" for i in (1, 2, 3)), "linear:input", "stages.0", before[1:4])
+    network = StagedNetwork(nn.Identity(), stages, 512, classes)
+    read = range(1, len(stages))
+    before = tuple(f"stages.{i}.{len(stages[i]) - 2}" for i in read)  # type: ignore[arg-type]
+    network.taps = Taps(tuple(f"stages.{i}" for i in read), "linear:input", "stages.0", before)
     return network
 
 
@@ -264,6 +266,8 @@ class InvertedResidual(nn.Module):
 def mobilenet_v2_half(classes: int = 100, in_channels: int = 3) -> StagedNetwork:
     """MobileNetV2 of half the width for 32x32 images; 812,836 parameters at 100 classes.
 
+    Distillers read four stages, which end without a ReLU and so are their own preactivations.
+
     Args:
         classes: how many logits.
         in_channels: channels of the image.
@@ -281,9 +285,7 @@ def mobilenet_v2_half(classes: int = 100, in_channels: int = 3) -> StagedNetwork
     groups = (units[:2], units[2:3], units[3:5], units[5:])
     stages: list[nn.Module] = [nn.Sequential(*(unit for block in group for unit in block)) for group in groups]
     stages.append(nn.Sequential(*_conv_norm(inputs, 1280), nn.ReLU()))
-    network = StagedNetwork(stem, stages, 1280, classes)
-    network.taps = Taps(tuple(f"stages.{i}" for i in (1, 2, 3)), "linear:input", "stages.0")
-    return network
+    return StagedNetwork(stem, stages, 1280, classes, tuple(f"stages.{i}" for i in range(4)), read=4)
 
 
 class Residual(nn.Module):

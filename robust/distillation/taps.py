@@ -79,9 +79,18 @@ class Seen:
         features = {path: value[:count] for path, value in self.features.items()}
         return Seen(self.logits[:count], self.taps, features)
 
+    def in_float32(self) -> "Seen":
+        """The same with numbers of half precision, as autocast gives them, as float32."""
+        features = {path: _in_float32(value) for path, value in self.features.items()}
+        return Seen(_in_float32(self.logits), self.taps, features)
+
     def detached(self) -> "Seen":
         """The same without gradients."""
         return Seen(self.logits.detach(), self.taps, {path: value.detach() for path, value in self.features.items()})
+
+
+def _in_float32(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def look(network: nn.Module, taps: Taps, images: Tensor) -> Seen:

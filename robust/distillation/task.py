@@ -153,13 +153,17 @@ class Distillation(Classification):
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
         if self.learned is None:  # a step without a trainer
             self.before_training()
-        images, labels = batch["image"], batch["label"]
-        views = self.distiller.views(images)
-        student = look(self.network, self.student_taps, views)
-        teacher = self._ask(views, batch)
+        views = self.distiller.views(batch["image"])
+        student = look(self.network, self.student_taps, views).in_float32()
+        teacher = self._ask(views, batch).in_float32()
+        with torch.autocast(views.device.type, enabled=False):  # exponentials, and differences of near numbers
+            losses = self._losses(student, teacher, batch, context)
+        yield losses | self._unused(student)
+
+    def _losses(self, student: Seen, teacher: Seen, batch: Batch, context: StepContext) -> Losses:
         if context.epoch < self.distiller.initial_epochs:
-            yield self.distiller.initial_losses(student, teacher, batch) | self._unused(student)
-            return
+            return self.distiller.initial_losses(student, teacher, batch)
+        images, labels = batch["image"], batch["label"]
         ours, theirs = student.logits[: len(images)], teacher.logits[: len(images)]
         losses: Losses = {
             "cross_entropy": self.weights.ce * F.cross_entropy(ours, labels, label_smoothing=self.label_smoothing)
@@ -170,7 +174,7 @@ class Distillation(Classification):
             found = self.distiller.losses(student, teacher, batch)
             losses |= {name: self.weights.other * value for name, value in found.items()}
         losses["_agreement"] = (ours.detach().argmax(1) == theirs.argmax(1)).float().mean()
-        yield losses | self._unused(student)
+        return losses
 
     def _ask(self, views: Tensor, batch: Batch) -> Seen:
         if self._cached is None:

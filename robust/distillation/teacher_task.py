@@ -1,5 +1,6 @@
 """The task of teachers: classification with SoTeacher's regularisers, or the ones they are compared with."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,7 +57,7 @@ class RegularisedClassification(Classification):
         if swa_start is not None:
             self.network = WeightAverage(network)
         self.regularisation: Regularisation | None = None
-        self._batch_size = 1
+        self._now: StepContext | None = None
 
     @property
     def trained(self) -> nn.Module:
@@ -72,6 +73,7 @@ class RegularisedClassification(Classification):
         self.regularisation = Regularisation(self.options, samples, len(self.data.classes))
 
     def before_step(self, context: StepContext) -> None:
+        self._now = context
         if self.regularisation is not None:
             self.regularisation.before_step(context)
 
@@ -79,7 +81,6 @@ class RegularisedClassification(Classification):
         if self.regularisation is None:  # a step without a trainer
             self.before_training()
         assert self.regularisation is not None
-        self._batch_size = max(self._batch_size, len(batch["image"]))
         logits = self.trained(batch["image"])
         losses = {"cross_entropy": F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)}
         confidence = logits.detach().float().softmax(1).amax(1).mean()
@@ -91,11 +92,15 @@ class RegularisedClassification(Classification):
             renew_statistics(self.network.average, self._images(epoch))
 
     def _images(self, epoch: int) -> Iterator[Tensor]:
-        """All training images once, augmented and mixed, the same in every process."""
+        """All training images once, augmented and mixed, in as many batches as an epoch has updates.
+
+        They are the same in every process, and in a run that was resumed.
+        """
         dataset = self.train_data()
         size = size_of(dataset, "training")
         order = np.random.default_rng(epoch).permutation(size).tolist()
-        step = min(self._batch_size, size)
+        updates = (self._now.step + 1) // epoch if self._now is not None else 1
+        step = math.ceil(size / updates)
         places = [order[i : i + step] for i in range(0, size, step)]
         for batch in load(dataset, places, ("swa", epoch), self.collate, 0):
             yield to_device(batch, self.device)["image"]

@@ -1,8 +1,9 @@
 """AB: on which side of zero each of the teacher's neurons is."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet, to_smaller
@@ -34,7 +35,12 @@ class ActivationBoundary(Distiller):
     weights: ClassVar[LossWeights] = LossWeights(1.0, 0.0, 1.0)
     reads = ("preactivations",)
 
-    def __init__(self, margin: float = 1.0, initial_epochs: int = 30, throughout: bool = False) -> None:
+    def __init__(
+        self,
+        margin: Annotated[float, Ge(0)] = 1.0,
+        initial_epochs: Annotated[int, Ge(0)] = 30,
+        throughout: bool = False,
+    ) -> None:
         super().__init__()
         self.margin, self.initial_epochs, self.throughout = margin, initial_epochs, throughout
 

@@ -1,7 +1,8 @@
 """CC: how the distance to the teacher goes together in neighbouring samples."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Gt
 from torch import nn
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet
@@ -26,7 +27,7 @@ class Correlation(Distiller):
     weights: ClassVar[LossWeights] = LossWeights(1.0, 0.0, 0.02)
     reads = ("pooled",)
 
-    def __init__(self, width: int = 128) -> None:
+    def __init__(self, width: Annotated[int, Gt(0)] = 128) -> None:
         super().__init__()
         self.width = width
 

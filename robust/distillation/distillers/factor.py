@@ -1,8 +1,9 @@
 """FT: factors that a paraphraser makes of the teacher and a translator of the student."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet, to_smaller
@@ -43,7 +44,7 @@ class Factor(Distiller):
     weights: ClassVar[LossWeights] = LossWeights(1.0, 0.0, 200.0)
     reads = ("stages",)
 
-    def __init__(self, share: float = 0.5, initial_epochs: int = 30) -> None:
+    def __init__(self, share: float = 0.5, initial_epochs: Annotated[int, Ge(0)] = 30) -> None:
         super().__init__()
         if not 0 < share <= 1:
             raise ConfigError(f"factor.share: {share} is outside (0, 1]")

@@ -38,18 +38,20 @@ class FitNet(Distiller):
         if not 1 <= self.stage <= count:
             raise ConfigError(f"fitnet.stage: {self.stage}; the networks show stages 1 to {count}")
         ours, theirs = student.stages[self.stage - 1], teacher.stages[self.stage - 1]
-        inputs, outputs, rows, wanted = ours.shape[1], theirs.shape[1], ours.shape[2], theirs.shape[2]
+        inputs, outputs, size, wanted = ours.shape[1], theirs.shape[1], ours.shape[2:], theirs.shape[2:]
         layer: nn.Module
-        if rows == 2 * wanted:
+        if all(n == 2 * m for n, m in zip(size, wanted, strict=True)):
             layer = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-        elif 2 * rows == wanted:
+        elif all(2 * n == m for n, m in zip(size, wanted, strict=True)):
             layer = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
-        elif rows >= wanted:
-            layer = nn.Conv2d(inputs, outputs, 1 + rows - wanted)
+        elif all(n >= m for n, m in zip(size, wanted, strict=True)):
+            rows, columns = (1 + n - m for n, m in zip(size, wanted, strict=True))
+            layer = nn.Conv2d(inputs, outputs, (rows, columns))
         else:
             raise ConfigError(
-                f"fitnet: '{student.taps.stages[self.stage - 1]}' of the student has {rows} rows and "
-                f"'{teacher.taps.stages[self.stage - 1]}' of the teacher {wanted}; expected as many, half or more"
+                f"fitnet: '{student.taps.stages[self.stage - 1]}' of the student gives {list(ours.shape[1:])} and "
+                f"'{teacher.taps.stages[self.stage - 1]}' of the teacher {list(theirs.shape[1:])}; expected as many "
+                "rows and columns, half as many, or more; choose another stage"
             )
         self.layers = nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
 

@@ -1,9 +1,10 @@
 """FSP: how features flow from one layer to the next."""
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet, to_smaller
@@ -32,7 +33,7 @@ class FSP(Distiller):
     weights: ClassVar[LossWeights] = LossWeights(1.0, 0.0, 50.0)
     reads = ("stem", "stages")
 
-    def __init__(self, initial_epochs: int = 30, throughout: bool = False) -> None:
+    def __init__(self, initial_epochs: Annotated[int, Ge(0)] = 30, throughout: bool = False) -> None:
         super().__init__()
         self.initial_epochs, self.throughout = initial_epochs, throughout
 

@@ -1,10 +1,11 @@
 """KDSVD: the main directions of a layer's channels, from one stage to the next."""
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt
 from torch import Tensor
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet
@@ -38,7 +39,7 @@ class KDSVD(Distiller):
     weights: ClassVar[LossWeights] = LossWeights(1.0, 0.0, 1.0)
     reads = ("stages",)
 
-    def __init__(self, vectors: int = 1) -> None:
+    def __init__(self, vectors: Annotated[int, Gt(0)] = 1) -> None:
         super().__init__()
         self.vectors = vectors
 

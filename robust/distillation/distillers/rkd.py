@@ -1,9 +1,10 @@
 """RKD: distances between samples, and angles among three."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
 
 from robust.distillation.distiller import Distiller, LossWeights
@@ -30,7 +31,7 @@ class RKD(Distiller):
     weights: ClassVar[LossWeights] = LossWeights(1.0, 0.0, 1.0)
     reads = ("pooled",)
 
-    def __init__(self, distance: float = 25.0, angle: float = 50.0) -> None:
+    def __init__(self, distance: Annotated[float, Ge(0)] = 25.0, angle: Annotated[float, Ge(0)] = 50.0) -> None:
         super().__init__()
         self.distance, self.angle = distance, angle
 

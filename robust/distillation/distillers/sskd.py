@@ -1,9 +1,10 @@
 """SSKD: what the teacher makes of rotated images, as classes and as neighbours."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from robust.distillation.distiller import Distiller, LossWeights, TrainingSet, soft_label_loss
@@ -45,13 +46,13 @@ class SSKD(Distiller):
 
     def __init__(
         self,
-        turned: float = 2.7,
-        neighbours: float = 10.0,
-        turned_temperature: float = 4.0,
-        neighbours_temperature: float = 0.5,
+        turned: Annotated[float, Ge(0)] = 2.7,
+        neighbours: Annotated[float, Ge(0)] = 10.0,
+        turned_temperature: Annotated[float, Gt(0)] = 4.0,
+        neighbours_temperature: Annotated[float, Gt(0)] = 0.5,
         turned_share: float = 1.0,
         neighbours_share: float = 0.75,
-        initial_epochs: int = 60,
+        initial_epochs: Annotated[int, Ge(0)] = 60,
     ) -> None:
         super().__init__()
         if not 0 <= turned_share <= 1 or not 0 <= neighbours_share <= 1:

@@ -15,7 +15,7 @@ from robust.distillation.distillers.crd import ContrastMemory, OtherClasses
 from robust.distillation.distillers.sskd import best_ranked
 from robust.distillation.distillers.vid import Gaussian
 from vision.engine.errors import CheckpointError, ConfigError, DataError
-from vision.engine.registry import entries
+from vision.engine.registry import build, entries
 
 N, CLASSES = 4, 3
 Array = np.ndarray[Any, Any]
@@ -85,6 +85,16 @@ def test_fitnet_is_a_regression_at_one_stage() -> None:
 def test_fitnet_meets_the_teachers_size(student: int, teacher: int) -> None:
     ours, theirs = _seen(0, (3, 4), (8, student)), _seen(1, (3, 6), (8, teacher))
     assert _loss(distillers.FitNet(), ours, theirs) > 0
+
+
+def test_fitnet_shrinks_rows_and_columns_apart() -> None:
+    student, teacher = (Seen(S.logits, Taps(("a",)), {"a": torch.randn(N, 3, *size)}) for size in ((8, 5), (6, 5)))
+    distiller = distillers.FitNet(stage=1)
+    distiller.prepare(student, teacher, DATA)
+    assert distiller.layers(student.stages[0]).shape == teacher.stages[0].shape
+    teacher.features["a"] = torch.randn(N, 3, 4, 10)
+    with pytest.raises(ConfigError, match=r"'a' of the student gives \[3, 8, 5\] and 'a' of the teacher \[3, 4, 10\]"):
+        distiller.prepare(student, teacher, DATA)
 
 
 def _pool(x: Array) -> Array:
@@ -401,7 +411,7 @@ def test_shapes_that_do_not_fit_name_the_layers() -> None:
         _ready(distillers.KDSVD(), S, _seen(1, (3, 6)))
     with pytest.raises(ConfigError, match=r"shows 2 stages \(s0, s1\) and the teacher 1 \(s0\)"):
         _ready(distillers.Attention(), S, _seen(1, (3,), (4,)))
-    with pytest.raises(ConfigError, match="'s1' of the student has 2 rows and 's1' of the teacher 8"):
+    with pytest.raises(ConfigError, match=r"'s1' of the student gives \[4, 2, 2\] and 's1' of the teacher \[4, 8, 8\]"):
         _ready(distillers.FitNet(), S, _seen(1, (3, 4), (4, 8)))
     flat = _seen(1)
     flat.features["s1"] = torch.zeros(N, 7)
@@ -409,6 +419,27 @@ def test_shapes_that_do_not_fit_name_the_layers() -> None:
         _ready(distillers.VID(), S, flat)
     with pytest.raises(ConfigError, match=r"reads the pooled of the student; name them in task.student_taps.pooled"):
         _ready(distillers.PKT(), Seen(S.logits, Taps(S.taps.stages), S.features), T)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("activation_boundary", "initial_epochs", -1),
+        ("activation_boundary", "margin", -0.5),
+        ("fsp", "initial_epochs", -1),
+        ("factor", "initial_epochs", -1),
+        ("sskd", "initial_epochs", -1),
+        ("sskd", "turned_temperature", 0.0),
+        ("sskd", "neighbours_temperature", 0.0),
+        ("sskd", "turned", -1.0),
+        ("correlation", "width", 0),
+        ("kdsvd", "vectors", 0),
+        ("rkd", "distance", -1.0),
+    ],
+)
+def test_numbers_out_of_range_are_refused_in_recipes(name: str, option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{option}"):
+        build({"type": name, option: value}, "distiller")
 
 
 def test_bad_options() -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, IterableDataset
 from robust.distillation import ConsistencyBank, CorrectnessRanking, IndexedDataset
 from robust.distillation.distillers.crd import ContrastMemory
 from robust.distillation.exchange import gathered, index_of
+from vision.classification import Digits
 from vision.engine.data import Sample
 from vision.engine.errors import DataError
 
@@ -102,3 +103,9 @@ def test_indexed_samples_and_labels() -> None:
     data = IndexedDataset(_Steady())
     assert [data[i]["index"] for i in range(3)] == [0, 1, 2]
     assert data.labels().tolist() == [2, 1, 0]
+
+
+def test_labels_are_those_of_the_samples_that_are_kept() -> None:
+    """Of a limited data set with images held out, read without its images."""
+    data = IndexedDataset(Digits(limit=30).train())
+    assert data.labels().tolist() == [int(data[place]["label"]) for place in range(30)]

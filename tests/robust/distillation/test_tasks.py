@@ -9,18 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from robust.adversarial import AdversarialClassification
 from robust.averaging import WeightAverage
 from robust.distillation import (
     Distillation,
+    IndexedDataset,
     LossWeights,
+    Regularisation,
     RegularisedClassification,
     Regularisers,
+    Seen,
     Taps,
     lipschitz_penalty,
     soft_label_loss,
 )
 from robust.distillation.comparison import as_markdown, compare
 from robust.distillation.diagnostics import diagnose, total_variation
+from tests.engine import harness
 from vision.classification import Digits, DigitsCNN, load_weights
 from vision.engine.checkpoint import read_resume, save_resume, save_weights
 from vision.engine.config import load
@@ -154,6 +159,29 @@ def test_timm_and_spiking_networks_learn_and_teach(
     assert min(values[4:]) < values[0]
 
 
+def test_distillers_compute_in_float32_under_autocast(weights: str) -> None:
+    """The distance of RKD is a difference of near numbers: in bfloat16 it would be off by percents."""
+    task = _student(weights, distiller={"type": "rkd"}, network=DigitsCNN(width=4, norm="none"))
+    batch, read = _batch(task, 12), []
+    own = task.distiller.losses
+
+    def noted(student: Seen, teacher: Seen, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        read.append((student, teacher))
+        return own(student, teacher, batch)
+
+    task.distiller.losses = noted  # type: ignore[method-assign]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = next(task.training_step(batch, START))["rkd_distance"].item()
+    (student, teacher) = read[0]
+    gaps = []
+    for rows in (student.pooled, teacher.pooled):
+        exact = rows.detach().double().numpy()
+        apart = np.linalg.norm(exact[:, None] - exact[None], axis=2)
+        gaps.append(apart / apart[apart > 0].mean())
+    off = np.abs(gaps[0] - gaps[1])
+    assert found == pytest.approx(25 * np.mean(np.where(off < 1, off**2 / 2, off - 0.5)), rel=1e-4)
+
+
 def test_what_contradicts_a_cache(weights: str) -> None:
     with pytest.raises(ConfigError, match="must see the same augmented image"):
         _student(weights, cache_teacher=True, data=_data(augment=("crop",)))
@@ -224,6 +252,89 @@ output: {tmp_path}
     return path
 
 
+SPIKING_TEACHER = {**SPIKING, "hidden": [16]}
+"""Its linear layers hold the traces of their inputs, and so are no leaves."""
+EFFICIENT = {**TIMM, "model": "test_efficientnet"}
+"""Nor are its BatchNorms, which hold their activations."""
+
+
+@pytest.mark.parametrize("block", [SPIKING_TEACHER, TIMM, EFFICIENT, SMALL], ids=str)
+def test_any_network_can_be_a_regularised_teacher(block: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    network = build({"classes": 10, **block}, "network")
+    task = RegularisedClassification(_data(), network, Regularisers(lipschitz=1e-3))
+    task.before_training()
+    task.train()
+    batch = _batch(task)
+    losses = next(task.training_step(batch, START))
+    expected = 0.0
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            expected += module.weight.abs().sum().item()
+        elif isinstance(module, nn.Linear):
+            expected += module.weight.abs().sum(0).max().item()
+        elif isinstance(module, nn.BatchNorm2d):
+            scales = module.weight.abs() / (module.running_var + module.eps).sqrt()  # type: ignore[operator]
+            expected += scales.max().item()
+    assert expected > 0
+    assert losses["lipschitz"].item() == pytest.approx(1e-3 * expected, rel=1e-4)
+    table = task.regularisation.bank.table  # type: ignore[union-attr]
+    torch.testing.assert_close(table[:6].sum(1), torch.ones(6))
+    assert table[6:].abs().sum() == 0
+
+
+class RegularisedAttack(AdversarialClassification):
+    """Another classification task that switches the terms on."""
+
+    def train_data(self) -> Any:
+        return IndexedDataset(super().train_data())
+
+    def before_training(self) -> None:
+        super().before_training()
+        self.terms = Regularisation(Regularisers(lipschitz=1e-3), 24, 10)
+
+    def before_step(self, context: StepContext) -> None:
+        self.terms.before_step(context)
+
+    def losses(self, batch: Any, attacked: torch.Tensor, context: StepContext) -> Any:
+        logits = self.trained(attacked)
+        return super().losses(batch, attacked, context) | self.terms.losses(self.trained, logits, batch)
+
+
+def test_another_classification_task_switches_the_terms_on() -> None:
+    """Two epochs of adversarial training: the bank holds what attacked images got, and comes with the task's state."""
+    torch.manual_seed(0)
+    data = _data(normalise=False)
+    task = RegularisedAttack(data, DigitsCNN(width=4, norm="none"), "fgsm")
+    trainer = harness.make_trainer(task, epochs=2, batch_size=24)
+    harness.updates(trainer, 1)
+    first = task.terms.bank.table.clone()  # type: ignore[union-attr]
+    torch.testing.assert_close(first.sum(1), torch.ones(24))
+    samples = [task.train_data()[place] for place in range(24)]
+    batch = task.collate(samples)
+    p = task.trained(task.attacked(batch)).softmax(1).detach()
+    harness.updates(trainer, 1)
+    assert task.terms.bank.epoch == 2  # type: ignore[union-attr]
+    table = task.state_dict()["terms.bank.table"]
+    torch.testing.assert_close(table, first + (p - first) / 3, rtol=1e-4, atol=1e-5)
+
+
+def test_a_soteacher_fits_less_is_less_sure_and_has_smaller_layers() -> None:
+    """What the terms are for, beside plain cross-entropy, on real digits."""
+    found = []
+    for terms in ({"lipschitz": 0.0, "consistency": 0.0}, {"lipschitz": 3e-3, "consistency": 1.0}):
+        torch.manual_seed(0)
+        data = Digits(limit=120, augment=("crop",), crop_padding=1)
+        task = RegularisedClassification(data, DigitsCNN(width=8), Regularisers(**terms))  # type: ignore[arg-type]
+        trainer = harness.make_trainer(task, epochs=12, batch_size=24)
+        harness.updates(trainer, trainer.total)
+        found.append(diagnose(task))
+    plain, ours = found
+    assert ours["train_nll"] > plain["train_nll"]
+    assert ours["train_confidence"] < plain["train_confidence"]
+    assert ours["lipschitz_sum"] < plain["lipschitz_sum"]
+
+
 TEACHER = "{type: regularised_classification, network: {type: digits_cnn, width: 4}, regularise: {ranking: 1.0}%s}"
 
 
@@ -242,6 +353,60 @@ def test_a_resumed_teacher_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> N
     assert torch.equal(resumed.task.regularisation.bank.table, bank.table)  # type: ignore[union-attr]
     for one, other in zip(whole.task.parameters(), resumed.task.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+STUDENT = """\
+{type: distillation, network: {type: digits_cnn, width: 4}, teacher: {type: digits_cnn, width: 8},
+  teacher_weights: WEIGHTS, distiller: {type: DISTILLER}}"""
+
+
+@pytest.mark.parametrize("distiller", ["crd, negatives: 20", "factor, initial_epochs: 1", "sskd, initial_epochs: 2"])
+def test_a_resumed_student_goes_on_as_if_it_had_not_stopped(distiller: str, weights: str, tmp_path: Path) -> None:
+    """With its memory and the distiller's own layers, within the initial stage or behind it."""
+    block = STUDENT.replace("WEIGHTS", weights).replace("DISTILLER", distiller)
+    recipe = load(_recipe(tmp_path, block)).recipe()
+    whole, begun = make_trainer(recipe, WORLD), make_trainer(recipe, WORLD)
+    _epochs(whole, 0, 3)
+    _epochs(begun, 0, 1)
+    resumed = make_trainer(recipe, WORLD, RunFolder.create(tmp_path / "run", "name: run\n", "0"))
+    begun.run = resumed.run
+    begun._save()
+    resumed.resume()
+    _epochs(resumed, 1, 3)
+    assert harness.same(whole.task.state_dict(), resumed.task.state_dict())
+
+
+def test_an_early_stopped_teacher_is_the_standard_run_at_that_epoch(tmp_path: Path) -> None:
+    block = "{type: classification, network: {type: digits_cnn, width: 4}}\n"
+    block += "schedule: {type: multistep, milestones: [2]}"
+    long, short = (make_trainer(load(_recipe(tmp_path, block, epochs)).recipe(), WORLD) for epochs in (4, 2))
+    _epochs(long, 0, 2)
+    _epochs(short, 0, 2)
+    assert harness.same(long.task.state_dict(), short.task.state_dict())
+    assert long.optimizer.param_groups[0]["lr"] == 0.05
+    _epochs(long, 2, 3)
+    assert long.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)  # the first epoch behind the milestone
+
+
+def test_averaging_goes_on_with_the_batch_size_of_before_a_stop(tmp_path: Path) -> None:
+    """A run that stops before the last, smaller batch of an epoch renews statistics as one in one go."""
+    path = _recipe(tmp_path, TEACHER % ", swa_start: 0", epochs=1)
+    path.write_text(path.read_text().replace("batch_size: 8", "batch_size: 10"))  # 10, 10 and 4 of 24
+    recipe = load(path).recipe()
+    tasks = []
+    for stop in (None, 2):
+        trainer = make_trainer(recipe, WORLD)
+        harness.updates(trainer, stop or 3)
+        if stop:
+            state, progress, optimizer = trainer.task.state_dict(), trainer.progress, trainer.optimizer.state_dict()
+            trainer = make_trainer(recipe, WORLD)
+            trainer.task.load_state_dict(state)
+            trainer.optimizer.load_state_dict(optimizer)
+            trainer.progress = progress
+            harness.updates(trainer, 1)
+        trainer.task.after_epoch(1)
+        tasks.append(trainer.task)
+    assert harness.same(tasks[0].state_dict(), tasks[1].state_dict())
 
 
 def _epochs(trainer: Any, first: int, last: int) -> None:
