@@ -1,4 +1,4 @@
-"""Settings of the site. Nothing in it is fetched by the reader's browser: scripts, styles and fonts lie beside the pages."""
+"""Settings of the site. A reader's browser fetches nothing: scripts, styles and fonts lie beside the pages."""
 
 import sys
 from importlib.util import find_spec
@@ -58,9 +58,7 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
         copy2(files / "tex-chtml.js", to)
 
 
-def plain_attribute(
-    _app: Sphinx, what: str, _name: str, _found: object, _options: object, lines: list[str]
-) -> None:
+def plain_attribute(_app: Sphinx, what: str, _name: str, _found: object, _options: object, lines: list[str]) -> None:
     """Keeps an attribute's docstring "Name: rest" from being read as "type: rest"."""
     if what in ("attribute", "property"):
         lines[0:0] = ["..", ""]  # an empty comment

@@ -1,4 +1,4 @@
-"""Holds every formula to LaTeX's grammar while the site is built, as a browser would show a mistake only to the reader."""
+"""Holds every formula to LaTeX's grammar while the site is built; a browser would show mistakes to readers alone."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Lays the pages out for Sphinx: README as the home page, Markdown as it is, and a page for each file that one links to."""
+"""Lays the pages out for Sphinx: README as the home page, Markdown as it is, a page for each file that one links to."""
 
 import os
 import re

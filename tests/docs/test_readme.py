@@ -1,8 +1,8 @@
 """README's commands, run as they stand there.
 
-What takes longer is made short: a training builds everything and makes one update (``--dry-run``), a benchmark measures a
-narrow network, and a run that a prediction asks for has the weights that training would begin with. The commands on
-digits are run by ``test_commands.py``, a few images of them, in the order of the page. ``make demo`` is run as the recipe
+What takes longer is made short: a training builds everything and makes one update (``--dry-run``), a benchmark measures
+a narrow network, and a run that a prediction asks for has the weights that training would begin with. The commands on
+digits are run by ``test_commands.py``, on a few images and in the order of the page. ``make demo`` is run as the recipe
 that it trains, dry; CI runs ``make test`` itself.
 
 Only checked, by ``test_commands.py``, to name what exists: ``python -m pip install``, which downloads 3 GB.
