@@ -2,6 +2,7 @@
 # make test    run the test suite; what was skipped is listed with its reason
 # make lint    ruff, mypy and the import contracts
 # make docs    write the generated tables, run every example, and check links, commands and names in the pages
+# make site    build the documentation as a site that needs no network, site/index.html
 # Each sets up .venv by itself when it is missing or out of date.
 
 # The interpreters to try for .venv, in order; say `make test PYTHON=/path/to/python3` to choose one.
@@ -27,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs
+.PHONY: help demo test lint docs site
 
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
@@ -57,6 +58,18 @@ docs: $(INSTALLED)
 	@echo "==> Examples in docstrings; links, commands, names and code in the pages"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal \
 	  vision snn robust tests/docs tests/benchmarks tests/packaging/test_pages.py
+
+site: $(VENV)/installed_site
+	@echo "==> The site; a broken link, reference, formula or docstring ends this"
+	@rm -rf site
+	OMP_NUM_THREADS=1 $(BIN)/python docs/website/build.py -o site
+	@echo "==> site/index.html"
+
+# What only the site needs, on top; nothing else is installed again.
+$(VENV)/installed_site: $(INSTALLED)
+	@$(BIN)/python -m pip install --constraint constraints.txt $$($(BIN)/python -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
 
 # The virtual environment: made once, brought up to date when what it is made from changes. Kernels are compiled against
 # its own torch, which is therefore there first; what cannot be compiled is left out and said (TRIPTYCH_BUILD chooses).

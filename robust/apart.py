@@ -71,7 +71,8 @@ class Apart(nn.Module):
 
     Attributes:
         names: of the layers, in order.
-        step, start_scale: the input's strengths, shape ``[1]``.
+        step: :math:`\alpha` as learnt, shape ``[1]``.
+        start_scale: :math:`\alpha_\omega` as learnt, shape ``[1]``.
         layer_steps: shape ``[1]`` for each layer.
 
     Raises:

@@ -66,8 +66,8 @@ def autoattack(
         queries: of Square.
 
     Returns:
-        Attacked images (the clean ones where nothing fooled the network) and what fooled it on each: ``clean`` where
-        it was wrong from the start, the name of a part, or an empty string.
+        Attacked images (the clean ones where nothing fooled the network) and what fooled it on each, which is ``clean``
+        where it was wrong from the start, the name of a part, or an empty string.
 
     Raises:
         ConfigError: the library is not installed, another range, or too few classes.

@@ -99,7 +99,7 @@ def calibration_loss(
         form: which loss.
 
     Returns:
-        A scalar. The teacher's term is a cross-entropy, not a divergence: it differs by the teacher's entropy, which
+        A scalar. The teacher's term is a cross-entropy, not a divergence; it differs by the teacher's entropy, which
         has no gradient.
 
     Raises:

@@ -105,7 +105,7 @@ class StabilityTracker:
 
     @property
     def count_wrong(self) -> Indices:
-        """u: epochs in which a sample was wrong, shape ``[N]``; -1 where masked."""
+        """Epochs u in which a sample was wrong, shape ``[N]``; -1 where masked."""
         wrong = (self.history[self.start_epoch :] == 0).sum(axis=0).astype(np.int64)
         return np.where(self.mask, wrong, -1)
 

@@ -32,7 +32,8 @@ def test_pins_are_the_tested_trio(pins: dict[str, Version]) -> None:
 
 
 def test_what_make_installs_is_pinned_within_its_bounds(project: dict[str, Any], pins: dict[str, Version]) -> None:
-    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    extras = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] + extras["dev"] + extras["docs"]
     for requirement in map(Requirement, wanted):
         name = str(canonicalize_name(requirement.name))
         assert name in pins, f"{name} is not pinned"
@@ -62,7 +63,7 @@ class TestMakefile:
     def test_without_a_goal_it_lists_the_goals(self, checkout: Path, tmp_path: Path) -> None:
         done = _make(checkout, tmp_path)
         assert done.returncode == 0
-        assert {"make demo", "make test", "make lint", "make docs"} <= set(re.findall("make [a-z]+", done.stdout))
+        assert {"make demo", "make test", "make lint", "make docs", "make site"} <= set(re.findall("make [a-z]+", done.stdout))
         assert not (tmp_path / ".venv").exists()
 
     @pytest.mark.parametrize("interpreter", ["no-such-python", "false"])

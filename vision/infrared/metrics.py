@@ -173,7 +173,7 @@ def score_by(
         edges: rising bin edges; a bin holds ``low <= value < high``, the last one its upper edge too.
 
     Returns:
-        One dict a bin: ``low``, ``high``, ``targets``, ``found``, ``Pd`` (None for an empty bin).
+        One dict a bin, of ``low``, ``high``, ``targets``, ``found``, ``Pd`` (None for an empty bin).
 
     Raises:
         ValueError: records without contrasts, or another ``by``.

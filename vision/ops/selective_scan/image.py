@@ -31,8 +31,8 @@ def ss2d(
     .. math:: y = \sum_{k=1}^{4} o_k^{-1}\bigl(\mathrm{scan}(o_k(x), o_k(W_k r_k), A_k, o_k(B_k), o_k(C_k), D_k)\bigr)
 
     where :math:`o_k` puts positions into the order of direction k (see :mod:`vision.ops.cross_scan`) and the scan is
-    :func:`selective_scan` with the bias :math:`b_k` and the softplus. Fused, directions are index maps: nothing is
-    copied four times, and the step sizes exist only inside the kernel.
+    :func:`~vision.ops.selective_scan.scan.selective_scan` with the bias :math:`b_k` and the softplus. Fused, directions
+    are index maps: nothing is copied four times, and the step sizes exist only inside the kernel.
 
     Letters: N batch, L = H * W positions in row-major order, D channels, K = 4 directions, R rank of the step sizes,
     S states of a channel. All inputs are given once, position by position, whatever the direction.
@@ -50,7 +50,7 @@ def ss2d(
         height: H, rows.
         width: W, columns.
         fused: whether the fused operator runs; where there is ``dt_weight`` when None.
-        force_backend: as for :func:`selective_scan`.
+        force_backend: as for :func:`~vision.ops.selective_scan.scan.selective_scan`.
 
     Returns:
         Shape ``[N, L, D]``, dtype of ``x``.

@@ -48,7 +48,8 @@ def selective_scan(
         return_last_state: whether the last state is returned too.
         initial_state: :math:`h_0`, shape ``[N, D, S]``, float32; zero without it.
         layout: ``"bdl"`` or ``"bld"``. The second is what linear layers give, and what the kernels are fastest with.
-        force_backend: ``compiled``, ``mamba`` or ``reference``; the choice of :func:`backend` without it.
+        force_backend: ``compiled``, ``mamba`` or ``reference``; the choice of
+            :func:`~vision.ops.selective_scan.backends.backend` without it.
 
     Returns:
         y with shape and dtype of ``u``; with ``return_last_state`` also :math:`h_L`, shape ``[N, D, S]``, float32.
