@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vision.engine.checkpoint import save_weights
 from vision.engine.registry import build
 from vision.engine.sources import to_text
@@ -29,7 +31,7 @@ def _recipe(task: Tree, data: Tree, trainer: Tree = _TRAINER, **more: Any) -> Tr
     return {"task": task, "data": data, "optimizer": _ADAM, "schedule": _COSINE, "trainer": trainer, **more}
 
 
-_COUNTING = _recipe({"type": "target_counting", "network": {"type": "scm", "classes": 4}},
+_COUNTING = _recipe({"type": "target_counting", "network": {"type": "scm", "classes": 5}},
                     {"type": "scm_scenes", "size": 64, "length": 64, "held_out": 12})  # fmt: skip
 _SCENES: Tree = {"type": "infrared_synthetic", "patch": 48, "size": 64, "scenes": 4, "length": 40}
 _TBCNET: Tree = {"type": "infrared_targets", "network": {"type": "tbcnet"}}
@@ -61,11 +63,11 @@ RECIPES: dict[str, Tree] = {
          "network": {"type": "spiking_mlp", "inputs": 64, "hidden": [24, 16], "steps": 4}},
         _DIGITS, _PLAIN,
     ),
-    "adversarial_classification": _recipe({**_PGD, "method": "trades"}, _ATTACKED),
+    "adversarial_classification": _recipe({**_PGD, "method": "trades", "attack": {**_ATTACK, "loss": "kl"}}, _ATTACKED),
     "label_calibration": _recipe({**_CALIBRATION, "teachers": [TEACHER], "weight": 0.2}, _ATTACKED),
     "apart": _recipe(
         {"type": "apart", "network": _SMALL, "judge": _ATTACK, "layers": ["layers.2"], "strength_lr": 1e-5},
-        _ATTACKED, _PLAIN,
+        {**_ATTACKED, "augment": []}, _PLAIN,
     ),
     "regularised_classification": _recipe(
         {"type": "regularised_classification", "network": {"type": "digits_cnn", "width": 8}}, _DIGITS
@@ -105,6 +107,7 @@ def write_recipe(name: str, folder: Path) -> Path:
         The recipe's file.
     """
     if TEACHER in str(RECIPES[name]):
+        torch.manual_seed(0)
         save_weights(folder / TEACHER, build(_SMALL, "network"), {})
     file = folder / f"{name}.yaml"
     file.write_text(to_text({"name": name, **RECIPES[name]}), encoding="utf-8")
