@@ -17,7 +17,10 @@ def reliability_block(name: str, documents: Documents) -> str:
     failed = [case for case in document["cases"] if not case["held"]]
     if failed:
         lines += ["**Not as it must be:**", ""]
-        lines += [f"- {_cell(case['group'])}, {_cell(case['case'])}: {_cell(case['end'])}. {_cell(case['said'])}" for case in failed]
+        lines += [
+            f"- {_cell(case['group'])}, {_cell(case['case'])}: {_cell(case['end'])}. {_cell(case['said'])}"
+            for case in failed
+        ]
         lines += [""]
     made = f"`{document['command']}`, {document['seconds'] / 60:.0f} min; {machine(document)}; {day(document['date'])}"
     return "\n".join([*lines, f"{document['note']} {made}; commit {short(document['commit'])}."])

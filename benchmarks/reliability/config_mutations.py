@@ -96,7 +96,9 @@ def removed(tree: Any, text: str, luck: random.Random) -> Mutation | None:
     place = luck.choice(list(keys(tree)))
     found = copy.deepcopy(tree)
     del at(found, place[:-1])[place[-1]]
-    return Mutation("removed key", dotted(place), to_text(found).encode(), "either", (str(place[-1]), dotted(place[:-1]) or "name"))
+    return Mutation(
+        "removed key", dotted(place), to_text(found).encode(), "either", (str(place[-1]), dotted(place[:-1]) or "name")
+    )
 
 
 def doubled(tree: Any, text: str, luck: random.Random) -> Mutation | None:
@@ -130,7 +132,13 @@ def nothing(tree: Any, text: str, luck: random.Random) -> Mutation | None:
     place = _plain(tree, luck, lambda v: v is not None)
     if place is None:
         return None
-    return Mutation("null", dotted(place), to_text(with_value(tree, place, None)).encode(), "either", (str(place[-1]), *map(str, place)))
+    return Mutation(
+        "null",
+        dotted(place),
+        to_text(with_value(tree, place, None)).encode(),
+        "either",
+        (str(place[-1]), *map(str, place)),
+    )
 
 
 NUMBERS: tuple[tuple[str, float | int], ...] = (
@@ -153,7 +161,9 @@ def truncated(tree: Any, text: str, luck: random.Random) -> Mutation | None:
     """The file up to a random byte."""
     content = text.encode()
     length = luck.randrange(len(content))
-    return Mutation("truncated", f"{length} of {len(content)} bytes", content[:length], "either", ("task", "data", "stages", "name"))
+    return Mutation(
+        "truncated", f"{length} of {len(content)} bytes", content[:length], "either", ("task", "data", "stages", "name")
+    )
 
 
 def indented(tree: Any, text: str, luck: random.Random) -> Mutation | None:
@@ -162,7 +172,13 @@ def indented(tree: Any, text: str, luck: random.Random) -> Mutation | None:
     number = luck.choice([i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")])
     shift = luck.choice([" ", "   ", "\t", "-"])
     lines[number] = lines[number].removeprefix(" ") if shift == "-" else shift + lines[number]
-    return Mutation("bad indentation", f"line {number + 1}, {shift!r}", "\n".join(lines).encode(), "either", ("task", "data", "stages"))
+    return Mutation(
+        "bad indentation",
+        f"line {number + 1}, {shift!r}",
+        "\n".join(lines).encode(),
+        "either",
+        ("task", "data", "stages"),
+    )
 
 
 def anchored(tree: Any, text: str, luck: random.Random) -> Mutation | None:
@@ -184,7 +200,10 @@ def unknown_type(tree: Any, text: str, luck: random.Random) -> Mutation | None:
     places = [p for p in keys(tree) if p[-1] == "type"]
     if not places:
         return None
-    place, value = luck.choice(places), luck.choice(["os.system", "builtins.eval", "torch.nn.Linear", "", "__import__", 7, "x" * 300])
+    place, value = (
+        luck.choice(places),
+        luck.choice(["os.system", "builtins.eval", "torch.nn.Linear", "", "__import__", 7, "x" * 300]),
+    )
     return Mutation("unknown type", f"{dotted(place)}: {str(value)[:20]!r}", to_text(with_value(tree, place, value)).encode(),
                     "refused", ("type", dotted(place[:-1])))  # fmt: skip
 
@@ -194,7 +213,9 @@ def wrong_reference(tree: Any, text: str, luck: random.Random) -> Mutation | Non
     place = _plain(tree, luck, lambda v: isinstance(v, str | int | float))
     if place is None or place[-1] == "name":
         return None
-    value = luck.choice(["${stages.nobody.best}", "${NO_SUCH_VARIABLE}", "${", "${stages.x}", "${a b}", "$${stages.nobody.run}x${"])
+    value = luck.choice(
+        ["${stages.nobody.best}", "${NO_SUCH_VARIABLE}", "${", "${stages.x}", "${a b}", "$${stages.nobody.run}x${"]
+    )
     return Mutation("wrong reference", f"{dotted(place)}: {value}", to_text(with_value(tree, place, value)).encode(),
                     "refused", (str(place[-1]), "variable"))  # fmt: skip
 
@@ -286,7 +307,9 @@ def is_meant(text: str, value: Any) -> bool:
     if value is None or isinstance(value, bool):
         return text.lower() in {None: ("", "~", "null"), True: ("true",), False: ("false",)}[value]
     try:
-        number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan")) if "0x" not in text else int(text, 16)
+        number = (
+            float(text.lower().replace(".inf", "inf").replace(".nan", "nan")) if "0x" not in text else int(text, 16)
+        )
     except ValueError:
         return False
     return bool(isinstance(value, int | float) and (number == value or (number != number and value != value)))

@@ -269,7 +269,9 @@ def _resumed_from(whole: Path, again: Path, copy: Path, name: str, kind: damage.
         outcome = resumed(whole, copy, outcome)
     elif outcome.end == "accepted":
         found = differences(whole / "runs" / "run", copy / "runs" / "run")
-        outcome = replace(outcome, held=not found, said="; ".join(found), end="written anew" if not found else "differs")
+        outcome = replace(
+            outcome, held=not found, said="; ".join(found), end="written anew" if not found else "differs"
+        )
     shutil.rmtree(copy)
     return outcome
 
@@ -290,7 +292,9 @@ def _judged_from(whole: Path, copy: Path, kind: damage.Damage, luck: random.Rand
 
 def parser() -> Any:
     """The command line."""
-    p = options("Break what a training stands on; see that it ends in one clear error and goes on afterwards.", "faults")
+    p = options(
+        "Break what a training stands on; see that it ends in one clear error and goes on afterwards.", "faults"
+    )
     p.add_argument("--each", type=int, default=3, help="damages of each kind to a file, default: %(default)s")
     p.add_argument("--only", choices=list(FAULTS), action="append", help="these faults only")
     return p

@@ -108,7 +108,10 @@ def recorded(run_folder: Path) -> int:
 
 def kill_and_resume(task: str, folder: Path, kills: int, seed: int) -> Outcome:
     """One task's case, in a folder of its own."""
-    whole, again = folder / "whole", folder / "killed"  # the same command in each, so that nothing but the kills differs
+    whole, again = (
+        folder / "whole",
+        folder / "killed",
+    )  # the same command in each, so that nothing but the kills differs
     for place in (whole, again):
         place.mkdir()
         write_recipe(task, place)

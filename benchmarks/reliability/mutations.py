@@ -75,10 +75,14 @@ def recipe_cases(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
 def _recipe_case(configs: Path, name: str, mutation: Mutation, number: int, dry: bool) -> Outcome:
     file = (configs / name).with_name(f"mutated{number}.yaml")
     file.write_bytes(mutation.content)
-    child = Child(check_recipe, [str(file.relative_to(configs)), "dry" if dry else "check"], configs, configs / "log", MEMORY)
+    child = Child(
+        check_recipe, [str(file.relative_to(configs)), "dry" if dry else "check"], configs, configs / "log", MEMORY
+    )
     ended = child.wait(SECONDS)
     case = f"{name}: {mutation.what}"
-    outcome = judged(f"recipe: {mutation.kind}", case, ended, mutation.expected, (file.name, *filter(None, mutation.names)))
+    outcome = judged(
+        f"recipe: {mutation.kind}", case, ended, mutation.expected, (file.name, *filter(None, mutation.names))
+    )
     file.unlink()
     return outcome
 
@@ -105,7 +109,9 @@ def file_cases(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
 
 def parser() -> Any:
     """The command line."""
-    p = options("Recipes and data files with mistakes: each is refused with a short error or means what it says.", "mutations")
+    p = options(
+        "Recipes and data files with mistakes: each is refused with a short error or means what it says.", "mutations"
+    )
     p.add_argument("--recipes", type=int, default=200, help="mutated recipes, default: %(default)s")
     p.add_argument("--files", type=int, default=50, help="mutated files, default: %(default)s")
     return p

@@ -55,7 +55,9 @@ def end_of(ended: End) -> str:
 
 def is_clear(error: str, names: Sequence[str]) -> bool:
     """Whether an error is short and names one of ``names``: a file, a field, or where both may be wrong, either."""
-    return 0 < len(error) <= MOST_CHARACTERS and len(error.splitlines()) <= MOST_LINES and any(n in error for n in names)
+    return (
+        0 < len(error) <= MOST_CHARACTERS and len(error.splitlines()) <= MOST_LINES and any(n in error for n in names)
+    )
 
 
 def judged(group: str, case: str, ended: End, expected: Expected, names: Sequence[str]) -> Outcome:
@@ -121,7 +123,10 @@ def options(description: str, name: str) -> argparse.ArgumentParser:
 
 def tell(outcome: Outcome) -> None:
     """A line for the terminal."""
-    print(f"{'ok  ' if outcome.held else 'FAIL'} {outcome.group}: {outcome.case}: {outcome.end}  {outcome.said[:160]}", flush=True)
+    print(
+        f"{'ok  ' if outcome.held else 'FAIL'} {outcome.group}: {outcome.case}: {outcome.end}  {outcome.said[:160]}",
+        flush=True,
+    )
 
 
 def conclude(found: dict[str, Any], output: Path) -> int:

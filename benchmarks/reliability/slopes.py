@@ -63,7 +63,9 @@ def slope(seconds: Sequence[float], values: Sequence[float]) -> Slope:
     hours, y = np.asarray(seconds, dtype=np.float64) / 3600, np.asarray(values, dtype=np.float64)
     count = len(hours)
     if count < FEWEST or np.ptp(hours) == 0:
-        raise ValueError(f"{count} samples over {np.ptp(hours) if count else 0:g} hours: a line needs {FEWEST}, apart in time")
+        raise ValueError(
+            f"{count} samples over {np.ptp(hours) if count else 0:g} hours: a line needs {FEWEST}, apart in time"
+        )
     centred = hours - hours.mean()
     spread = float((centred**2).sum())
     b = float((centred * y).sum() / spread)

@@ -29,7 +29,12 @@ from benchmarks.reliability.slopes import FEWEST, row, second_half
 from tools import train
 from vision.engine.command import run_command
 
-LIMITS = {"memory": ("MiB", 30.0), "open files": ("files", 1.0), "threads": ("threads", 1.0), "GPU memory": ("MiB", 30.0)}
+LIMITS = {
+    "memory": ("MiB", 30.0),
+    "open files": ("files", 1.0),
+    "threads": ("threads", 1.0),
+    "GPU memory": ("MiB", 30.0),
+}
 """What is sampled: its unit, and how much an hour counts as flat."""
 
 ROTATION = ("classification", "target_counting", "infrared_targets", "spiking_classification",
@@ -113,7 +118,13 @@ def main(argv: list[str] | None = None) -> int:
     rows = slopes(moments, samples)
     outcomes = [replace(outcome, said=shortened(outcome.said, Path.cwd())) for outcome in failed]
     outcomes += [
-        Outcome("soak", r["what"], r["verdict"], r["verdict"] != "rising", f"{r['per_hour']} ± {r['margin']} {r['unit']} an hour")
+        Outcome(
+            "soak",
+            r["what"],
+            r["verdict"],
+            r["verdict"] != "rising",
+            f"{r['per_hour']} ± {r['margin']} {r['unit']} an hour",
+        )
         for r in rows
     ]
     for outcome in outcomes:

@@ -28,7 +28,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds i
 
 from benchmarks.reliability.children import import_everything, run
 from benchmarks.reliability.file_mutations import make_cifar, make_events
-from benchmarks.reliability.outcomes import Clock, Expected, Outcome, conclude, document, judged, options, shortened, tell
+from benchmarks.reliability.outcomes import (
+    Clock,
+    Expected,
+    Outcome,
+    conclude,
+    document,
+    judged,
+    options,
+    shortened,
+    tell,
+)
 from benchmarks.reliability.recipes import TEACHER, write_recipe
 from robust.corruptions import corruption_accuracy
 from robust.data_quality import read_rank
@@ -165,7 +175,10 @@ def recipes() -> Iterator[Stranger]:
         yield told(case, lambda text, key=key, value=value: f"{text}{key}: {json.dumps(value)}\n", expected)  # type: ignore[arg-type]
     for name in TYPES:
         for block in ("type: adam", "type: digits_cnn", "type: regularised_classification"):
-            yield told(f"{block.split()[1]} becomes {name}", lambda text, name=name, block=block: text.replace(block, f"type: {name}"))
+            yield told(
+                f"{block.split()[1]} becomes {name}",
+                lambda text, name=name, block=block: text.replace(block, f"type: {name}"),
+            )
 
 
 def checkpoints() -> Iterator[Stranger]:
@@ -177,9 +190,25 @@ def checkpoints() -> Iterator[Stranger]:
                            ("runs/run", "--checkpoint", name), (name,))  # fmt: skip
         yield Stranger("weights of a CIFAR ResNet", form, _writes("w.pth", content),
                        lambda a: load_weights(DigitsCNN(), str((a or [""])[0])), ("w.pth",), ("w.pth",))  # fmt: skip
-        yield Stranger("weights to convert", form, _writes("w.pth", content), convert.main, ("w.pth", "-o", "o.safetensors"), ("w.pth",))
-        yield Stranger("a teacher's weights", form, _teacher(content), train.main, ("label_calibration.yaml", "--dry-run"), (TEACHER, "w.pth"))
-        yield Stranger("resume state", form, _resume(content), train.main, ("recipe.yaml", "--resume"), ("last.resume",))
+        yield Stranger(
+            "weights to convert",
+            form,
+            _writes("w.pth", content),
+            convert.main,
+            ("w.pth", "-o", "o.safetensors"),
+            ("w.pth",),
+        )
+        yield Stranger(
+            "a teacher's weights",
+            form,
+            _teacher(content),
+            train.main,
+            ("label_calibration.yaml", "--dry-run"),
+            (TEACHER, "w.pth"),
+        )
+        yield Stranger(
+            "resume state", form, _resume(content), train.main, ("recipe.yaml", "--resume"), ("last.resume",)
+        )
     for case, metadata in {
         "metadata with a pickle": {"format": "pt", "pickle": pickle.dumps(Payload(), 0).decode("latin1")},
         "metadata with Python": {"format": _CODE, "network": _CODE, "task": _CODE},
@@ -240,16 +269,29 @@ def arrays() -> Iterator[Stranger]:
     """Index files, ranks, packed images and events, and corrupted images, with pickled objects in them."""
     held = array(object_array())
     for form, content in {"npy of objects": held, **pickles()}.items():
-        yield Stranger("index file", f"{form} as .npy", _writes("i.npy", content), _calls(read_subset, 10), ("i.npy",), ("i.npy",))
-        yield Stranger("index file", f"{form} as .txt", _writes("i.txt", content), _calls(read_subset, 10), ("i.txt",), ("i.txt",))
+        yield Stranger(
+            "index file", f"{form} as .npy", _writes("i.npy", content), _calls(read_subset, 10), ("i.npy",), ("i.npy",)
+        )
+        yield Stranger(
+            "index file", f"{form} as .txt", _writes("i.txt", content), _calls(read_subset, 10), ("i.txt",), ("i.txt",)
+        )
         yield Stranger("rank", form, _writes("r.npz", content), _calls(read_rank), ("r.npz",), ("r.npz",))
-    yield Stranger("index file", "npz of objects", _npz("i.npz", "indices", held), _calls(read_subset, 10), ("i.npz",), ("i.npz",))
+    yield Stranger(
+        "index file", "npz of objects", _npz("i.npz", "indices", held), _calls(read_subset, 10), ("i.npz",), ("i.npz",)
+    )
     yield Stranger("rank", "npz of objects", _npz("r.npz", "rank", held), _calls(read_rank), ("r.npz",), ("r.npz",))
     yield Stranger("corrupted images", "npy of objects", _corrupted(held), _calls(_judge_corruptions), ("c",), ("c/",))
-    cifar = '{type: cifar10, root: data, validation: 5}'
-    events = '{type: events_npz, root: data, validation: 5}'
+    cifar = "{type: cifar10, root: data, validation: 5}"
+    events = "{type: events_npz, root: data, validation: 5}"
     for name, make, key, block in (("cifar", make_cifar, "train_images", cifar), ("events", make_events, "x", events)):
-        yield Stranger(f"{name} npz", "an array of objects", _packed(name, make, key, held, block), _read_block, ("block",), ("data/",))
+        yield Stranger(
+            f"{name} npz",
+            "an array of objects",
+            _packed(name, make, key, held, block),
+            _read_block,
+            ("block",),
+            ("data/",),
+        )
 
 
 def _npz(name: str, key: str, content: bytes) -> Callable[[Path], object]:

@@ -382,7 +382,9 @@ class Trainer:
         state = read_resume(path)
         missing = [key for key in ("progress", "samples", "task", "optimizer", "scaler", "ema") if key not in state]
         if missing:
-            raise CheckpointError(f"{path}: no whole resume state: it lacks {', '.join(missing)}; restore it from a copy")
+            raise CheckpointError(
+                f"{path}: no whole resume state: it lacks {', '.join(missing)}; restore it from a copy"
+            )
         if state["samples"] != self.plan.samples:
             raise CheckpointError(
                 f"{path}: was written with {state['samples']} training samples, there are {self.plan.samples} now; "
@@ -397,7 +399,9 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             progress = Progress(**state["progress"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: belongs to another optimizer, or is none of this version: {error}") from error
+            raise CheckpointError(
+                f"{path}: belongs to another optimizer, or is none of this version: {error}"
+            ) from error
         self.task.load_state_dict(state["task"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
