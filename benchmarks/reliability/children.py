@@ -46,8 +46,6 @@ def import_everything() -> None:
     which this sets for what is imported from here on) and compute nothing of its own before.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    import sklearn.datasets
-    import sklearn.model_selection
     import torch
     import torch.utils.tensorboard
 

@@ -104,14 +104,20 @@ def removed(tree: Any, text: str, luck: random.Random) -> Mutation | None:
 def doubled(tree: Any, text: str, luck: random.Random) -> Mutation | None:
     """A line of the file given twice; only lines that hold a whole key."""
     lines = text.splitlines()
-    whole = [i for i, line in enumerate(lines) if ":" in line and not line.lstrip().startswith(("#", "-")) and not line.rstrip().endswith(":")
-             and line.count("{") == line.count("}") and line.count("[") == line.count("]")
-             and not (i + 1 < len(lines) and lines[i + 1].startswith("    ") and not line.startswith(" "))]  # fmt: skip
+    whole = [number for number in range(len(lines)) if _holds_a_key(lines, number)]
     if not whole:
         return None
     number = luck.choice(whole)
     found = [*lines[: number + 1], lines[number], *lines[number + 1 :]]
     return Mutation("duplicated key", lines[number].strip()[:40], "\n".join(found).encode(), "refused", ("twice",))
+
+
+def _holds_a_key(lines: list[str], number: int) -> bool:
+    """Whether a line is one key with all of its value."""
+    line = lines[number]
+    closed = line.count("{") == line.count("}") and line.count("[") == line.count("]")
+    goes_on = number + 1 < len(lines) and lines[number + 1].startswith("    ") and not line.startswith(" ")
+    return closed and not goes_on and ":" in line and not line.lstrip().startswith(("#", "-")) and line[-1] != ":"
 
 
 def wrong_type(tree: Any, text: str, luck: random.Random) -> Mutation | None:
@@ -123,8 +129,9 @@ def wrong_type(tree: Any, text: str, luck: random.Random) -> Mutation | None:
     others: list[Any] = [{"a": {"b": 1}}, [[1]]]
     others += ["many"] if _is_number(value) or isinstance(value, bool) else [3.5, True]
     other = luck.choice(others)
-    return Mutation("wrong type", f"{dotted(place)}: {value!r} -> {other!r}", to_text(with_value(tree, place, other)).encode(),
-                    "refused", (str(place[-1]), str(place[0])))  # fmt: skip
+    content = to_text(with_value(tree, place, other)).encode()
+    what = f"{dotted(place)}: {value!r} -> {other!r}"
+    return Mutation("wrong type", what, content, "refused", (str(place[-1]), str(place[0])))
 
 
 def nothing(tree: Any, text: str, luck: random.Random) -> Mutation | None:
@@ -204,8 +211,9 @@ def unknown_type(tree: Any, text: str, luck: random.Random) -> Mutation | None:
         luck.choice(places),
         luck.choice(["os.system", "builtins.eval", "torch.nn.Linear", "", "__import__", 7, "x" * 300]),
     )
-    return Mutation("unknown type", f"{dotted(place)}: {str(value)[:20]!r}", to_text(with_value(tree, place, value)).encode(),
-                    "refused", ("type", dotted(place[:-1])))  # fmt: skip
+    content = to_text(with_value(tree, place, value)).encode()
+    what = f"{dotted(place)}: {str(value)[:20]!r}"
+    return Mutation("unknown type", what, content, "refused", ("type", dotted(place[:-1])))
 
 
 def wrong_reference(tree: Any, text: str, luck: random.Random) -> Mutation | None:

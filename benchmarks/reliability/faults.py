@@ -2,9 +2,9 @@
 
 python benchmarks/reliability/faults.py
 
-A disk that fills up, a data folder that disappears, a worker that is killed, a checkpoint that is damaged. Each must end
-with status 2 and a short error that names what is wrong; after the mend, --resume must end in the same bytes as a run
-that nothing disturbed.
+A disk that fills up, a data folder that disappears, a worker that is killed, a checkpoint that is damaged. Each must
+end with status 2 and a short error that names what is wrong; after the mend, --resume must end in the same bytes as a
+run that nothing disturbed.
 """
 
 import json
@@ -69,10 +69,10 @@ _PEOPLE: Tree = {
 def photos(folder: Path, count: int = 12) -> None:
     """Two classes of ``count`` small images each to train on and of two to validate on."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", count), ("val", 2)):
+    for split, each in (("train", count), ("val", 2)):
         for name in ("cat", "dog"):
             (folder / split / name).mkdir(parents=True)
-            for index in range(count):
+            for index in range(each):
                 pixels = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
 
@@ -83,7 +83,7 @@ def people(folder: Path) -> None:
 
 
 def prepared(folder: Path, recipe: Tree, data: Callable[[Path], None]) -> tuple[Path, Path]:
-    """Two folders with the recipe and its data: for the run that nothing disturbs, which is made here, and for another."""
+    """Two folders with the recipe and its data: of the run that nothing disturbs, made here, and of another."""
     places = folder / "whole", folder / "again"
     for place in places:
         place.mkdir(parents=True)

@@ -2,9 +2,9 @@
 
 python benchmarks/reliability/kills.py [--only TASK]
 
-Each recipe is trained once undisturbed. Then the same recipe is started with ``--resume``, killed by SIGKILL at a random
-update and a random moment of it, and started again, ten times; the last start runs to its end. Both must have left the
-same bytes of weights and predictions, and the same figures.
+Each recipe is trained once undisturbed. Then the same recipe is started with ``--resume``, killed by SIGKILL at a
+random update and a random moment of it, and started again, ten times; the last start runs to its end. Both must have
+left the same bytes of weights and predictions, and the same figures.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 python benchmarks/reliability/mutations.py
 
-Recipes that need no download are dry-run; of the others the whole recipe is read and checked. Each case runs in a forked
-process of its own with limited memory, so that a crash, a hang or a bare traceback is one failure.
+Recipes that need no download are dry-run; of the others the whole recipe is read and checked. Each case runs in a
+forked process of its own with limited memory, so that a crash, a hang or a bare traceback is one failure.
 """
 
 import random

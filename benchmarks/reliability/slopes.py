@@ -86,8 +86,8 @@ def verdict(line: Slope, limit: float) -> Verdict:
         limit: units an hour that count as flat.
 
     Example:
-        >>> verdict(Slope(9, 1, 1, 0.1, 0.2), 1.0), verdict(Slope(9, 1, 1, 5, 0.2), 1.0), verdict(Slope(9, 1, 1, 1, 2), 1.0)
-        ('flat', 'rising', 'undecided')
+        >>> verdict(Slope(9, 1, 1, per_hour=0.1, margin=0.2), limit=1.0)
+        'flat'
     """
     if line.per_hour + line.margin <= limit:
         return "flat"

@@ -2,8 +2,8 @@
 
 python benchmarks/reliability/strangers.py
 
-Whatever a file is given to, the payload must not have run and a clear error must come; files that are odd but hold nothing
-to run may also be taken. A new entrance (exported graphs, say) is one more function in ``ENTRANCES``.
+Whatever a file is given to, the payload must not have run and a clear error must come; files that are odd but hold
+nothing to run may also be taken. A new entrance (exported graphs, say) is one more function in ``ENTRANCES``.
 """
 
 import io
@@ -47,7 +47,6 @@ from tools import eval as judge
 from vision.classification.networks import DigitsCNN
 from vision.classification.subset import read_subset
 from vision.classification.weights import load_weights
-from vision.engine.checkpoint import save_weights
 from vision.engine.command import run_command
 from vision.pose.people import BoxesOfFile
 from vision.pose.samples import PEOPLE
@@ -214,7 +213,8 @@ def checkpoints() -> Iterator[Stranger]:
         "metadata with Python": {"format": _CODE, "network": _CODE, "task": _CODE},
         "metadata of a megabyte": {"x": "y" * 1_000_000},
     }.items():
-        yield Stranger("weights to judge", case, _run_and("w.safetensors", save({"a": torch.zeros(1)}, metadata)), judge.main,
+        content = save({"a": torch.zeros(1)}, metadata)
+        yield Stranger("weights to judge", case, _run_and("w.safetensors", content), judge.main,
                        ("runs/run", "--checkpoint", "w.safetensors"), ("w.safetensors",))  # fmt: skip
     header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}).encode()
     for case, content in {
@@ -228,8 +228,8 @@ def checkpoints() -> Iterator[Stranger]:
 def _plain_run(folder: Path) -> None:
     """A finished run of a digits classifier, made anew: its files hold nothing but what the recipe says."""
     (folder / "recipe.yaml").write_text(
-        "name: run\ntask: {type: classification, network: {type: digits_cnn, width: 8}}\ndata: {type: digits, limit: 40}\n"
-        "optimizer: {type: adam, lr: 1e-3}\ntrainer: {steps: 2}\n"
+        "name: run\ntask: {type: classification, network: {type: digits_cnn, width: 8}}\n"
+        "data: {type: digits, limit: 40}\noptimizer: {type: adam, lr: 1e-3}\ntrainer: {steps: 2}\n"
     )
 
 

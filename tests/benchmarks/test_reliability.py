@@ -97,7 +97,7 @@ def test_kills_are_drawn_in_order_without_repetition() -> None:
 
 
 def test_every_task_and_a_pipeline_has_a_recipe_that_holds() -> None:
-    assert {name for name in names(kind="task")} <= set(RECIPES)
+    assert set(names(kind="task")) <= set(RECIPES)
     assert sum("stages" in tree for tree in RECIPES.values()) >= 2
     for name, tree in RECIPES.items():
         from_tree({"name": name, **tree}).check()
@@ -265,8 +265,8 @@ def test_a_soak_samples_after_each_work_and_goes_on_after_a_failure() -> None:
 def results(cases: list[Outcome], **more: Any) -> dict[str, Any]:
     found = {
         "kind": "reliability", "title": "T", "command": "python x.py", "note": "Told once.", "seconds": 90.0,
-        "cases": [vars(case) for case in cases], "machine": MACHINE, "commit": None, "date": "2026-01-02T00:00:00+00:00",
-        **more,
+        "cases": [vars(case) for case in cases], "machine": MACHINE, "commit": None,
+        "date": "2026-01-02T00:00:00+00:00", **more,
     }  # fmt: skip
     check(found, "x")
     return found

@@ -15,8 +15,8 @@ DAMAGED = (
     ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile,
     zlib.error,
 )  # fmt: skip
-"""What zipfile and numpy raise for a file that is damaged, or holds Python objects: a flipped bit may ask for a password
-(RuntimeError), another compression (NotImplementedError, one of these) or an array larger than memory."""
+"""What zipfile and numpy raise for a file that is damaged, or holds Python objects: a flipped bit may ask for a
+password (RuntimeError), another compression (NotImplementedError, one of these) or an array larger than memory."""
 
 Expected = tuple[str, tuple[int | None, ...]]
 """A dtype (``uint8``, or ``integer`` for any) and a shape; None for any length."""

@@ -1,7 +1,7 @@
 """Weights as safetensors, resume state readable without unpickling code; both replaced atomically, each with a digest.
 
 Neither format tells a byte that a disk or a copy has changed from one that was meant. So each file holds the SHA-256 of
-all else in it: weights in their metadata, a resume state behind its end. A file without one (of others) is taken as it is.
+all else in it: weights in their metadata, a resume state behind its end. A file without one is taken as it is.
 """
 
 import errno
@@ -50,7 +50,7 @@ def save_weights(path: Path, network: nn.Module, metadata: dict[str, str]) -> No
 
 
 def _sealed(file: bytes) -> bytes:
-    """The same safetensors file with its digest, and its header's keys sorted: the library's order is one of its mood."""
+    """The same safetensors file with its digest, and its header's keys sorted: the library's order has moods."""
     header, data = _parts(file)
     header["__metadata__"][_DIGEST] = _digest(header, data)
     text = _canonical(header)
@@ -170,9 +170,9 @@ def read_weights(path: str | Path) -> Weights:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             metadata = file.metadata() or {}
-        if metadata.get("format") == WEIGHTS_FORMAT and _DIGEST in metadata:
-            if metadata.pop(_DIGEST) != _digest(*_parts(path.read_bytes())):
-                raise CheckpointError(_changed(path))
+        digest = metadata.pop(_DIGEST, None) if metadata.get("format") == WEIGHTS_FORMAT else None
+        if digest is not None and digest != _digest(*_parts(path.read_bytes())):
+            raise CheckpointError(_changed(path))
         return Weights(path, tensors, metadata)
     except (SafetensorError, OSError, struct.error) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error

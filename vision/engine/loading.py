@@ -198,8 +198,8 @@ def worker_deaths_told() -> Iterator[None]:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise DataError(
-            f"{str(error).splitlines()[0].strip().rstrip('.')}: often for want of memory. Take fewer (trainer.workers=0: "
-            "none); a training goes on from its last checkpoint with --resume"
+            f"{str(error).splitlines()[0].strip().rstrip('.')}: often for want of memory. Take fewer "
+            "(trainer.workers=0: none); a training goes on from its last checkpoint with --resume"
         ) from error
 
 
