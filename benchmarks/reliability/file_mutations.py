@@ -75,7 +75,10 @@ def digest(kind: str, root: str) -> str:
             seed_everything(index)
             for key, value in sorted(split[index].items()):
                 tensor = isinstance(value, torch.Tensor)
-                found.update(key.encode() + (value.contiguous().numpy().tobytes() if tensor else repr(value).encode()))
+                found.update(
+                    key.encode()
+                    + (value.contiguous().numpy().tobytes() if tensor else repr(value).replace(root, "").encode())
+                )
     return found.hexdigest()
 
 
