@@ -185,7 +185,12 @@ class Recorder:
 
     def _close_files(self) -> None:
         if self._file is not None:
-            self._drop_file()
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError as error:
+                assert self.run is not None
+                raise UserError(f"{self.run.metrics}: cannot be written: {error.strerror or error}") from error
         if self._board is not None:
             board, self._board = self._board, None
             try:
@@ -194,7 +199,7 @@ class Recorder:
                 log.warning("TensorBoard's files are cut off: %s; metrics.jsonl holds the same figures", error)
 
     def _drop_file(self) -> None:
-        """Closes ``metrics.jsonl``; what a full disk did not take of it was told when it was written."""
+        """Closes ``metrics.jsonl`` after a write that failed: closing would try to write the same once more."""
         file, self._file = self._file, None
         with suppress(OSError):
             if file is not None:

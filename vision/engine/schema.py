@@ -67,7 +67,7 @@ def check(
 
 def mistakes_in(cls: type, values: dict[str, Any]) -> list[Mistake]:
     """Every mistake in ``values`` as fields of the dataclass ``cls``, blocks inside included."""
-    found = []
+    found: list[Mistake] = []
     try:
         arguments(cls, values, (), build=False)
     except Mistakes as mistakes:
