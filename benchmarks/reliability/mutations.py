@@ -94,6 +94,8 @@ def file_cases(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
         place = made(kind, folder / "clean" / kind)
         clean[kind] = samples_of(kind, place, folder)
     plan: list[tuple[str, FileMutation]] = [(kind, m) for kind in SETS for m in SETS[kind].mutations]
+    if count < len(plan):
+        plan = luck.sample(plan, count)
     while len(plan) < count:
         kind = luck.choice(list(SETS))
         plan.append((kind, luck.choice([m for m in SETS[kind].mutations if m.random])))
@@ -113,7 +115,7 @@ def parser() -> Any:
         "Recipes and data files with mistakes: each is refused with a short error or means what it says.", "mutations"
     )
     p.add_argument("--recipes", type=int, default=200, help="mutated recipes, default: %(default)s")
-    p.add_argument("--files", type=int, default=50, help="mutated files, default: %(default)s")
+    p.add_argument("--files", type=int, default=100, help="mutated files, default: %(default)s")
     return p
 
 
