@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from benchmarks.reliability.outcomes import Expected
-from vision.engine.sources import to_text
+from vision.engine.sources import parse, to_text
 
 Place = tuple[str | int, ...]
 
@@ -260,7 +258,7 @@ def mutations(recipes: dict[str, str], count: int, seed: int) -> list[tuple[str,
     while len(found) < count:
         mutate = MUTATORS[len(found) % len(MUTATORS)]
         name = luck.choice(sorted(recipes))
-        made = mutate(yaml.safe_load(recipes[name]), recipes[name], luck)
+        made = mutate(parse(recipes[name], str).tree(), recipes[name], luck)
         if made is not None:
             found.append((name, made))
     return found

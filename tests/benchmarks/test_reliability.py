@@ -151,6 +151,14 @@ def test_each_mutator_takes_its_turn_and_changes_the_file() -> None:
     assert all(change(TEXT.encode())[0] != TEXT.encode() for change, _ in [(f, 0) for f in UNICODE.values()])
 
 
+def test_a_rate_in_short_form_stays_a_number() -> None:
+    """YAML 1.1 takes 1e-3 for text; a mutation elsewhere must not make a mistake of it."""
+    text = TEXT.replace("1.0e-3", "1e-3")
+    dumped = [m.content.decode() for _, m in mutations({"x": text}, len(MUTATORS), seed=1) if m.kind == "null"]
+    assert all(yaml.safe_load(content)["optimizer"] in (None, {"type": "adam", "lr": 0.001}) for content in dumped)
+    assert "'1e-3'" not in "".join(dumped)
+
+
 def test_mistakes_are_drawn_from_every_shipped_recipe() -> None:
     texts = {name: path.read_text() for name, path in shipped_configs().items()}
     assert len({name for name, _ in mutations(texts, 200, seed=0)}) > 20
