@@ -154,9 +154,8 @@ def test_each_mutator_takes_its_turn_and_changes_the_file() -> None:
 def test_a_rate_in_short_form_stays_a_number() -> None:
     """YAML 1.1 takes 1e-3 for text; a mutation elsewhere must not make a mistake of it."""
     text = TEXT.replace("1.0e-3", "1e-3")
-    dumped = [m.content.decode() for _, m in mutations({"x": text}, len(MUTATORS), seed=1) if m.kind == "null"]
-    assert all(yaml.safe_load(content)["optimizer"] in (None, {"type": "adam", "lr": 0.001}) for content in dumped)
-    assert "'1e-3'" not in "".join(dumped)
+    made = "".join(mutation.content.decode(errors="replace") for _, mutation in mutations({"x": text}, 60, seed=1))
+    assert "lr: 0.001" in made and "'1e-3'" not in made
 
 
 def test_mistakes_are_drawn_from_every_shipped_recipe() -> None:
