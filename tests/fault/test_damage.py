@@ -24,6 +24,7 @@ from vision.engine.recorder import Recorder
 from vision.engine.registry import build
 from vision.engine.run import RunFolder
 from vision.engine.schema import impossible_numbers
+from vision.engine.sources import parse
 from vision.infrared.reading import IRSTFolder, read_pixels
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -160,6 +161,12 @@ def test_numbers_that_no_field_can_mean_are_found() -> None:
 def test_a_network_of_a_size_that_cannot_be_is_a_mistake_of_the_recipe(width: int) -> None:
     with pytest.raises(ConfigError, match="'mlp' cannot be built: "):
         build({"type": "mlp", "inputs": 64, "hidden": [width]}, "network")
+
+
+@pytest.mark.parametrize("line", ['"\\ud800": 1', 'description: "a\\udfff"'])
+def test_half_a_character_in_a_recipe_is_refused_with_its_line(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"^x:2: '.*' holds half of a character"):
+        parse(f"name: a\n{line}\n", lambda number: f"x:{number}")
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------
