@@ -265,6 +265,6 @@ class _Converter:
 
 
 def _require_characters(text: str, place: str) -> None:
-    """Refuses what an escape such as ``\\ud800`` makes: half of a character, which no file or message can hold."""
+    """Refuses half of a character, as the escape of a lone surrogate makes it: no file or message can hold it."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ConfigError(f"{place}: {text!r} holds half of a character (a lone surrogate); write the whole one")
