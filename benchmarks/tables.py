@@ -24,6 +24,7 @@ from benchmarks.figures import NONE, Documents, parameters, published_for, table
 from benchmarks.infrared_sections import ablation_in_short
 from benchmarks.performance_page import performance_page, speed_in_short, timed_block
 from benchmarks.pose_sections import poses_block
+from benchmarks.reliability_sections import reliability_block
 from benchmarks.results_page import readme_block, results_page
 from benchmarks.robust_sections import robust_block
 from benchmarks.single_stage_sections import relations_block
@@ -186,6 +187,7 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "published": published_block,
     "poses": poses_block,
     "relations": relations_block,
+    "reliability": reliability_block,
     "timed": timed_block,
     "spiking": spiking_block,
     "robust": robust_block,

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robust.evaluation import require_eval
+from vision.classification.npz import read_npy
 from vision.engine.errors import DataError
 
 SEVERITIES = 5
@@ -33,12 +34,12 @@ def corruption_accuracy(
     files = sorted(p for p in folder.glob("*.npy") if p.name != "labels.npy")
     if not files or not (folder / "labels.npy").is_file():
         raise DataError(f"{folder}: expected labels.npy and one array a corruption, as of CIFAR-10-C")
-    labels = np.load(folder / "labels.npy", allow_pickle=False)
+    labels = read_npy(folder / "labels.npy")
     each, device = len(labels) // SEVERITIES, next(network.parameters()).device
     kept = min(limit or each, each)
     found = {}
     for file in files:
-        images = np.load(file, allow_pickle=False, mmap_mode="r")
+        images = read_npy(file, mapped=True)
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels) or len(labels) % SEVERITIES:
             raise DataError(
                 f"{file}: {images.dtype} {list(images.shape)} with {len(labels)} labels; "

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vision.classification.npz import DAMAGED
 from vision.classification.subset import check_indices
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.files import replacing
@@ -212,7 +213,7 @@ def read_rank(path: Path) -> Array:
     try:
         with np.load(path, allow_pickle=False) as archive:
             rank = np.asarray(archive["rank"], dtype=np.float64)
-    except (OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: holds no array 'rank' ({error}); give a rank.npz of a data-quality run") from error
     if rank.ndim != 1:
         raise DataError(f"{path}: 'rank' has shape {list(rank.shape)}, expected [N]")

@@ -1,7 +1,5 @@
 """Recordings of event cameras: reading, checking, and adding events up to frames."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.classification.npz import DAMAGED
 from vision.engine.errors import DataError
 
 SplitBy = Literal["number", "time"]
@@ -78,7 +77,7 @@ def read_events(path: Path) -> Events:
         raise DataError(f"{path}: there is no such file") from error
     except KeyError as error:
         raise DataError(f"{path}: has no array {error}; expected t, x, y and p") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: truncated or damaged: {error}") from error
     for key, array in arrays.items():
         if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):

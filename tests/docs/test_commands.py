@@ -107,7 +107,7 @@ def test_it_exists_and_takes_what_it_is_given(found: tuple[Path, list[str]]) -> 
         script = Path(command[1])
         assert script.is_file(), f"no {script}"
         if script.parts[0] == "benchmarks":
-            parsed(f"benchmarks.{script.stem}", command[2:])
+            parsed(".".join(script.with_suffix("").parts), command[2:])
     else:
         assert command[0] in BUILT_IN, f"{found[0].name}: '{command[0]}' is no command this test knows"
 

@@ -59,7 +59,7 @@ def test_modules_and_what_is_in_them_are_there(page: Path) -> None:
 def known_flags() -> set[str]:
     found = set(OTHERS_FLAGS)
     for folder in ("tools", "benchmarks"):
-        for script in (CHECKOUT / folder).glob("[a-z]*.py"):
+        for script in (CHECKOUT / folder).rglob("[a-z]*.py"):
             found |= set(re.findall(r'"(--[a-z][\w-]*)"', script.read_text()))
     return found
 

@@ -1,11 +1,15 @@
 """Commands: one error line and status 2 for a mistake, a traceback and 1 for a fault."""
 
+import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from vision.engine import command
 from vision.engine.command import run_command
 from vision.engine.errors import ConfigError
 
@@ -67,3 +71,32 @@ def test_a_reader_that_leaves_is_no_fault() -> None:
     )
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def test_a_thread_that_cannot_write_is_one_line_and_other_faults_are_whole(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As TensorBoard's thread on a full disk."""
+
+    def told(error: Exception) -> str:
+        with caplog.at_level(logging.WARNING):
+            try:
+                raise error
+            except Exception as caught:
+                command._of_a_thread(
+                    threading.ExceptHookArgs((type(caught), caught, caught.__traceback__, threading.current_thread()))
+                )
+        return capsys.readouterr().err
+
+    assert "Traceback" not in told(OSError(28, "No space left on device"))
+    assert "a background thread ended: [Errno 28] No space left on device" in caplog.text
+    assert "Traceback" in told(ValueError("a fault"))
+
+
+def test_a_dead_worker_is_not_told_once_more_while_its_loader_is_put_away(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(message: str) -> str:
+        failed = SimpleNamespace(exc_type=RuntimeError, exc_value=RuntimeError(message))
+        command._ignored(failed)  # type: ignore[arg-type]
+        return capsys.readouterr().err
+
+    assert told("DataLoader worker (pid 7) is killed by signal: Killed.") == ""

@@ -1,5 +1,6 @@
 """Arrays from npz files, checked, and never unpickled."""
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.engine.errors import DataError
+
+DAMAGED = (
+    ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What zipfile and numpy raise for a file that is damaged, or holds Python objects: a flipped bit may ask for a
+password (RuntimeError), another compression (NotImplementedError, one of these) or an array larger than memory."""
 
 Expected = tuple[str, tuple[int | None, ...]]
 """A dtype (``uint8``, or ``integer`` for any) and a shape; None for any length."""
@@ -23,8 +31,23 @@ def npz_keys(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be opened as an npz file: {error}") from error
+
+
+def read_npy(path: Path, mapped: bool = False) -> NDArray[Any]:
+    """The array of an npy file; ``mapped`` reads it as it is used.
+
+    Raises:
+        DataError: no such file, damaged, Python objects, or something else than one array.
+    """
+    try:
+        found = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
+    except DAMAGED as error:
+        raise DataError(f"{path}: damaged, or holds Python objects: {error}") from error
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path}: holds several arrays, expected one (.npy)")
+    return found
 
 
 def read_npz(path: Path, expected: dict[str, Expected]) -> dict[str, NDArray[Any]]:
@@ -45,7 +68,7 @@ def read_npz(path: Path, expected: dict[str, Expected]) -> dict[str, NDArray[Any
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in expected}
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: damaged, or holds Python objects: {error}") from error
     for name, (dtype, shape) in expected.items():
         array = arrays[name]

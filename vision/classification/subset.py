@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.classification.images import Indices
+from vision.classification.npz import DAMAGED, read_npy
 from vision.engine.errors import DataError
 from vision.engine.files import replacing
 
@@ -54,10 +55,10 @@ def read_subset(path: Path, count: int) -> Indices:
                     raise DataError(f"{path}: has no array 'indices'; it has {', '.join(names)}")
                 found = archive["indices" if "indices" in names else names[0]]
         elif path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = read_npy(path)
         else:
             found = np.array([int(line) for line in path.read_text(encoding="utf-8").split()], dtype=np.int64)
-    except (ValueError, OSError, EOFError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be read as an index file ({error}); expected .npy, .npz or text") from error
     return np.sort(check_indices(found, count, str(path)))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vision.engine.checkpoint import read_weights as read_checkpoint
 from vision.engine.errors import CheckpointError
 
 
@@ -28,9 +29,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     state: object
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
+            state = read_checkpoint(path).tensors
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:

@@ -1,4 +1,8 @@
-"""Weights as safetensors, resume state readable without unpickling code; both replaced atomically."""
+"""Weights as safetensors, resume state readable without unpickling code; both replaced atomically, each with a digest.
+
+Neither format tells a byte that a disk or a copy has changed from one that was meant. So each file holds the SHA-256 of
+all else in it: weights in their metadata, a resume state behind its end. A file without one is taken as it is.
+"""
 
 import errno
 import hashlib
@@ -19,6 +23,10 @@ from vision.engine.files import write_atomically
 
 RESUME_FORMAT = "triptych-resume-1"
 WEIGHTS_FORMAT = "triptych-weights-1"
+_DIGEST = "sha256"
+_SEAL = b"\nsha256:"
+_SEALED = len(_SEAL) + 64
+"""Bytes behind a resume state: the mark and the digest of what stands before it."""
 
 
 def save_weights(path: Path, network: nn.Module, metadata: dict[str, str]) -> None:
@@ -38,22 +46,43 @@ def save_weights(path: Path, network: nn.Module, metadata: dict[str, str]) -> No
         if value.numel() and value.data_ptr() in shared:
             tensors[name] = value.clone()
         shared.setdefault(value.data_ptr(), name)
-    _write(path, _in_order(save(tensors, metadata={"format": WEIGHTS_FORMAT, **metadata})))
+    _write(path, _sealed(save(tensors, metadata={"format": WEIGHTS_FORMAT, **metadata})))
 
 
-def _in_order(file: bytes) -> bytes:
-    """The same safetensors file with its header's keys sorted: the library writes them in an order of its mood."""
+def _sealed(file: bytes) -> bytes:
+    """The same safetensors file with its digest, and its header's keys sorted: the library's order has moods."""
+    header, data = _parts(file)
+    header["__metadata__"][_DIGEST] = _digest(header, data)
+    text = _canonical(header)
+    text += b" " * (-len(text) % 8)
+    return b"".join([struct.pack("<Q", len(text)), text, data])
+
+
+def _parts(file: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header and the data of a safetensors file."""
     start = 8 + struct.unpack_from("<Q", file)[0]
-    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return b"".join([struct.pack("<Q", len(header)), header, memoryview(file)[start:]])
+    header: dict[str, Any] = json.loads(file[8:start])
+    return header, memoryview(file)[start:]
+
+
+def _canonical(header: dict[str, Any]) -> bytes:
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _digest(header: dict[str, Any], data: memoryview) -> str:
+    """SHA-256 of a safetensors file's header, less its own digest, and data."""
+    others = {key: value for key, value in header["__metadata__"].items() if key != _DIGEST}
+    found = hashlib.sha256(_canonical({**header, "__metadata__": others}))
+    found.update(data)
+    return found.hexdigest()
 
 
 def save_resume(path: Path, state: dict[str, Any]) -> None:
     """Writes a resume state of tensors and plain values; see :func:`read_resume`."""
     buffer = io.BytesIO()
     torch.save({"format": RESUME_FORMAT, **state}, buffer)
-    _write(path, buffer.getvalue())
+    content = buffer.getvalue()
+    _write(path, content + _SEAL + hashlib.sha256(content).hexdigest().encode())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -69,12 +98,15 @@ def read_resume(path: Path) -> dict[str, Any]:
     """The state :func:`save_resume` wrote.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or not a resume state.
+        CheckpointError: the file is missing, truncated, changed, or not a resume state.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: there is nothing to resume from; start without --resume")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = _unsealed(path, path.read_bytes())
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(
             f"{path}: truncated or not a resume state ({type(error).__name__}); "
@@ -83,6 +115,24 @@ def read_resume(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != RESUME_FORMAT:
         raise CheckpointError(f"{path}: not a resume state of this package (expected format '{RESUME_FORMAT}')")
     return state
+
+
+def _unsealed(path: Path, content: bytes) -> bytes:
+    """A resume state without its seal, where it has one.
+
+    Raises:
+        CheckpointError: it is not what was sealed.
+    """
+    body, seal = content[:-_SEALED], content[-_SEALED:]
+    if not seal.startswith(_SEAL):
+        return content
+    if hashlib.sha256(body).hexdigest().encode() != seal[len(_SEAL) :]:
+        raise CheckpointError(_changed(path))
+    return body
+
+
+def _changed(path: Path) -> str:
+    return f"{path}: damaged: its bytes are not those that were written (SHA-256 differs); restore it from a copy"
 
 
 @dataclass(frozen=True)
@@ -109,7 +159,7 @@ def read_weights(path: str | Path) -> Weights:
     """Weights from safetensors, or from a ``.pt``/``.pth`` state dict; no code in the file is run.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign, or holds no tensors by name.
+        CheckpointError: the file is missing, truncated, changed, foreign, or holds no tensors by name.
     """
     path = Path(path)
     if not path.is_file():
@@ -119,7 +169,11 @@ def read_weights(path: str | Path) -> Weights:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return Weights(path, tensors, file.metadata() or {})
+            metadata = file.metadata() or {}
+        digest = metadata.pop(_DIGEST, None) if metadata.get("format") == WEIGHTS_FORMAT else None
+        if digest is not None and digest != _digest(*_parts(path.read_bytes())):
+            raise CheckpointError(_changed(path))
+        return Weights(path, tensors, metadata)
     except (SafetensorError, OSError, struct.error) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from vision.engine.errors import UserError
+
+log = logging.getLogger(__name__)
 
 OWN_PACKAGES = ("vision", "snn", "robust", "triptych", "tools", "__main__")
 
@@ -35,6 +38,22 @@ def set_up_logging() -> None:
     for package in OWN_PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
     logging.captureWarnings(True)
+    threading.excepthook = _of_a_thread
+    sys.unraisablehook = _ignored
+
+
+def _of_a_thread(failed: "threading.ExceptHookArgs") -> None:
+    """A thread that cannot write (TensorBoard's, on a full disk) is one line: the run tells of it by itself."""
+    if isinstance(failed.exc_value, OSError):
+        log.warning("a background thread ended: %s", failed.exc_value)
+    else:
+        threading.__excepthook__(failed)
+
+
+def _ignored(failed: "sys.UnraisableHookArgs") -> None:
+    """Torch tells of a dead worker once more while it puts a loader away; once is enough."""
+    if not str(failed.exc_value).startswith("DataLoader worker"):
+        sys.__unraisablehook__(failed)
 
 
 def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> NoReturn:

@@ -123,7 +123,7 @@ class Config:
                 for line in str(error).splitlines():
                     lines.setdefault(line, []).append(stage.name)
         if lines:
-            raise ConfigError("\n".join(f"{line} (in stage {', '.join(among)})" for line, among in lines.items()))
+            raise ConfigError("\n".join(f"{line} (in stage {_few(among)})" for line, among in lines.items()))
 
     def _check_as_stage(self, earlier: Sequence[str], later: Sequence[str]) -> None:
         wrong = wrong_references(self.tree, earlier, later)
@@ -135,6 +135,13 @@ class Config:
     def _refuse(self, cls: type, mistakes: list[Mistake]) -> None:
         if mistakes:
             raise ConfigError(report(mistakes, self.where, dict(homes(cls, self.tree))))
+
+
+def _few(names: Sequence[str], most: int = 4) -> str:
+    """Names, the first few of many."""
+    return (
+        ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    )
 
 
 def _mistakes_of_recipe(values: dict[str, Any]) -> list[Mistake]:

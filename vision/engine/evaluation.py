@@ -15,7 +15,7 @@ from vision.engine.data import Sample
 from vision.engine.distributed import World
 from vision.engine.errors import DataError
 from vision.engine.files import make_folder, to_json, write_atomically, write_json
-from vision.engine.loading import load, size_of
+from vision.engine.loading import load, size_of, worker_deaths_told
 from vision.engine.recipe import TrainerOptions
 from vision.engine.seeding import seed_everything, seed_of
 from vision.engine.task import Batch, Metric, Picture, Task
@@ -61,6 +61,7 @@ def to_device(batch: Batch, device: torch.device, channels_last: bool = False) -
 
 
 @torch.no_grad()
+@worker_deaths_told()
 def evaluate(
     task: Task,
     dataset: "Dataset[Sample]",

@@ -5,7 +5,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -178,10 +178,29 @@ def load(
         generator=torch.Generator().manual_seed(0),
         pin_memory=pin,
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    with worker_deaths_told():
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+@contextmanager
+def worker_deaths_told() -> Iterator[None]:
+    """Inside, a worker that died is a :class:`DataError`: torch raises wherever the process is when it hears of it.
+
+    Raises:
+        DataError: a worker was killed or ended, with what torch knows of how.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise DataError(
+            f"{str(error).splitlines()[0].strip().rstrip('.')}: often for want of memory. Take fewer "
+            "(trainer.workers=0: none); a training goes on from its last checkpoint with --resume"
+        ) from error
 
 
 def _as_it_is(batch: Any) -> Any:

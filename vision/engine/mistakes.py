@@ -177,7 +177,7 @@ def found_by_pydantic(error: ValidationError, values: dict[str, Any], missing: C
     order: dict[Any, int] = {key: position for position, key in enumerate(values)}
     return sorted(
         (mistake for mistakes in found.values() for mistake in mistakes),
-        key=lambda mistake: order.get(mistake.place[0], len(order)),
+        key=lambda mistake: order.get(mistake.place[0] if mistake.place else None, len(order)),
     )
 
 

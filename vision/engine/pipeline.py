@@ -151,6 +151,8 @@ def _open(config: Config, folder: Path, resume: bool, stages: list[Stage]) -> No
         raise UserError(f"{folder} exists and is no pipeline's folder (it holds {strange[0]}): choose another name=...")
     for stage in stages:
         _require_unchanged(stage, folder / stage.name)
+    if resume:
+        RunFolder(folder).remove_temporaries()
     _write_config(config, file)
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -184,11 +185,25 @@ class Recorder:
 
     def _close_files(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError as error:
+                assert self.run is not None
+                raise UserError(f"{self.run.metrics}: cannot be written: {error.strerror or error}") from error
         if self._board is not None:
-            self._board.close()
-            self._board = None
+            board, self._board = self._board, None
+            try:
+                board.close()
+            except OSError as error:
+                log.warning("TensorBoard's files are cut off: %s; metrics.jsonl holds the same figures", error)
+
+    def _drop_file(self) -> None:
+        """Closes ``metrics.jsonl`` after a write that failed: closing would try to write the same once more."""
+        file, self._file = self._file, None
+        with suppress(OSError):
+            if file is not None:
+                file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.run is None:
@@ -199,14 +214,20 @@ class Recorder:
             self._file.write(to_json(line) + "\n")
             self._file.flush()
         except OSError as error:
+            self._drop_file()
             raise UserError(f"{self.run.metrics}: cannot be written: {error.strerror or error}") from error
 
     def _to_board(self, scalars: Mapping[str, float], step: int) -> None:
         if self._board is None and self._boards:
             self._board = self._open_board()
-        if self._board is not None:
+        if self._board is None:
+            return
+        try:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
+        except OSError as error:
+            assert self.run is not None
+            raise UserError(f"{self.run.tensorboard}: cannot be written: {error.strerror or error}") from error
 
     def _open_board(self) -> "SummaryWriter | None":
         assert self.run is not None

@@ -195,9 +195,11 @@ def make(entry: Entry, arguments: dict[str, Any]) -> Any:
     """Calls an entry's factory with validated arguments.
 
     Raises:
-        ConfigError: the factory refuses a value (its ValueError says why).
+        ConfigError: the factory refuses a value (its ValueError says why), or torch does: a size below 0, or more
+            memory than there is.
     """
     try:
         return entry.factory(**arguments)
-    except ValueError as error:
-        raise ConfigError(f"'{entry.name}' cannot be built: {error}") from error
+    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"'{entry.name}' cannot be built: {reason}") from error

@@ -47,9 +47,11 @@ class RunFolder:
             if not resume:
                 raise UserError(f"{run.path} exists: add --resume to go on or choose another name=...")
             run._require_same(config_yaml, config_hash)
-            run._remove_temporaries()
+            run.remove_temporaries()
             return run
         run._make()
+        if resume:
+            run.remove_temporaries()
         write_atomically(run.config, f"# sha256: {config_hash}\n{config_yaml}".encode())
         if resume:
             log.info("%s: no run to resume there; it starts from the beginning", run.path)
@@ -172,7 +174,7 @@ class RunFolder:
             "Undo the change to resume, or choose another name=..."
         )
 
-    def _remove_temporaries(self) -> None:
+    def remove_temporaries(self) -> None:
         """Removes what a killed process left half-written."""
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)

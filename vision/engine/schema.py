@@ -9,6 +9,7 @@ a dataclass is a mapping of its fields. All mistakes are collected first; nothin
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from typing import Any, TypeVar, get_args
@@ -66,11 +67,24 @@ def check(
 
 def mistakes_in(cls: type, values: dict[str, Any]) -> list[Mistake]:
     """Every mistake in ``values`` as fields of the dataclass ``cls``, blocks inside included."""
+    found: list[Mistake] = []
     try:
         arguments(cls, values, (), build=False)
     except Mistakes as mistakes:
-        return mistakes.found
-    return []
+        found = mistakes.found
+    told = {mistake.place for mistake in found}
+    return found + [mistake for mistake in impossible_numbers(values) if mistake.place not in told]
+
+
+def impossible_numbers(values: Any, place: Place = ()) -> Iterator[Mistake]:
+    """A mistake for each number that no field can mean: nan, and whole numbers beyond 64 bits."""
+    if isinstance(values, dict | list):
+        for key, item in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from impossible_numbers(item, (*place, key))
+    elif isinstance(values, float) and math.isnan(values):
+        yield Mistake(place, "expected a number, got nan")
+    elif isinstance(values, int) and not -(2**63) <= values < 2**63:
+        yield Mistake(place, "expected a number of 64 bits, got one beyond them")
 
 
 def data_the_task_refuses(task: Any, data: Any) -> list[Mistake]:

@@ -241,6 +241,7 @@ class _Converter:
             self.open.pop()
 
     def _scalar(self, composed: yaml.ScalarNode, tag: str, place: str) -> Node:
+        _require_characters(composed.value, place)
         try:
             return Node(_SCALARS[tag](composed.value), place, plain=tag == "str" and composed.style is None)
         except ValueError:
@@ -254,9 +255,16 @@ class _Converter:
             if not isinstance(key, yaml.ScalarNode):
                 raise ConfigError(f"{self.place(line)}: a key must be a word, not a list or mapping")
             name = key.value
+            _require_characters(name, self.place(line))
             if name == "<<":
                 raise ConfigError(f"{self.place(line)}: '<<' is not supported; use 'extends'")
             if name in found:
                 raise ConfigError(f"{self.place(line)}: '{name}' is given twice, on lines {lines[name]} and {line}")
             found[name], lines[name] = self.node(value, line), line
         return found
+
+
+def _require_characters(text: str, place: str) -> None:
+    """Refuses half of a character, as the escape of a lone surrogate makes it: no file or message can hold it."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{place}: {text!r} holds half of a character (a lone surrogate); write the whole one")

@@ -20,7 +20,7 @@ from vision.engine.distributed import World
 from vision.engine.errors import CheckpointError, ConfigError, TrainingError
 from vision.engine.evaluation import Evaluation, autocast, evaluate, to_device
 from vision.engine.interrupt import Stop
-from vision.engine.loading import EpochPlan, Share, load, size_of
+from vision.engine.loading import EpochPlan, Share, load, size_of, worker_deaths_told
 from vision.engine.optim import scale_rates
 from vision.engine.recipe import TrainerOptions
 from vision.engine.recorder import Recorder
@@ -156,7 +156,7 @@ class Trainer:
         stop, progress = Stop(), self.progress
         if progress.finished:
             return progress
-        with stop.listening():
+        with stop.listening(), worker_deaths_told():
             while progress.step < self.total and not (progress.finished or stop.reason):
                 self._epoch(*divmod(progress.step, self.plan.updates), recorder, stop)
             if progress.step >= self.total:
@@ -380,6 +380,11 @@ class Trainer:
         assert self.run is not None
         path = self.run.resume_state
         state = read_resume(path)
+        missing = [key for key in ("progress", "samples", "task", "optimizer", "scaler", "ema") if key not in state]
+        if missing:
+            raise CheckpointError(
+                f"{path}: no whole resume state: it lacks {', '.join(missing)}; restore it from a copy"
+            )
         if state["samples"] != self.plan.samples:
             raise CheckpointError(
                 f"{path}: was written with {state['samples']} training samples, there are {self.plan.samples} now; "
@@ -392,13 +397,16 @@ class Trainer:
             raise CheckpointError(f"{path}: belongs to another task or network: {found}")
         try:
             self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(f"{path}: belongs to another optimizer: {error}") from error
+            progress = Progress(**state["progress"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path}: belongs to another optimizer, or is none of this version: {error}"
+            ) from error
         self.task.load_state_dict(state["task"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        self.progress = Progress(**state["progress"])
+        self.progress = progress
 
     def load(self, name: str) -> None:
         """Puts the run's ``best`` or ``last`` weights into the task's network."""

@@ -19,7 +19,8 @@ Mask = NDArray[np.bool_]
 
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 LARGEST_COLOUR_DIFFERENCE = 0.1  # mean over pixels of the spread of R, G and B, in [0, 1]
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises for a broken file
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError)
+"""What Pillow raises for a broken file, or for one that claims more pixels than any image has."""
 
 
 def _open(path: Path) -> PIL.Image.Image:
@@ -207,7 +208,11 @@ class IRSTFolder(Sequence[InfraredSample]):
 
     def _names_of_split(self) -> list[str]:
         path = _split_file(self.root, self.split)
-        names = [_stem(line.strip()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as text ({error}); write one image name a line") from error
+        names = [_stem(line.strip()) for line in lines if line.strip()]
         if not names:
             raise DataError(f"{path}: the split is empty; write one image name a line")
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -87,7 +87,7 @@ def read_json(path: Path) -> Any:
         end = len(text.rstrip()) <= error.pos + 1 or "Unterminated string" in error.msg
         reason = "it ends too early, so it was cut off" if end else error.msg
         raise DataError(f"{path}:{error.lineno}: is not whole JSON ({reason}); fetch the file again") from error
-    except UnicodeDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, nested too deeply
         raise DataError(f"{path}: is not JSON ({error}); give the unpacked annotation file") from error
 
 
@@ -111,7 +111,8 @@ def read_coco_file(path: Path, folders: list[Path], skeleton: Skeleton) -> PoseS
         if not document[key]:
             raise DataError(f"{path}: holds no {key}; give a split that has some")
     categories = _categories(path, document.get("categories"), skeleton)
-    rows = [row for row in document["annotations"] if not categories or _of(row, "category_id") in categories]
+    wanted = [*categories]  # a list, as a broken id may be of any type
+    rows = [row for row in document["annotations"] if not categories or _of(row, "category_id") in wanted]
     if not any(_of(row, "keypoints") for row in rows):
         raise DataError(
             f"{path}: none of its {len(document['annotations'])} annotations has keypoints; give a keypoint file such "
@@ -133,6 +134,8 @@ def _categories(path: Path, given: Any, skeleton: Skeleton) -> set[int]:
     """The categories that have joints; empty where the file has none that tell."""
     with_joints = [c for c in given if _of(c, "keypoints")] if isinstance(given, list) else []
     for category in with_joints:
+        if not isinstance(category["keypoints"], list) or not isinstance(category.get("id"), int):
+            raise DataError(f"{path}: a category needs a whole number as id and a list of keypoints, got {category}")
         if len(category["keypoints"]) != skeleton.count:
             raise DataError(
                 f"{path}: its category '{category.get('name')}' has {len(category['keypoints'])} joints, the skeleton "
@@ -158,7 +161,8 @@ class _Reader:
     def add_image(self, row: Any) -> None:
         key, name = _of(row, "id"), _of(row, "file_name")
         sides = _of(row, "width"), _of(row, "height")
-        if not isinstance(key, int) or not isinstance(name, str) or not all(_is_number(s) and s > 0 for s in sides):
+        sized = all(_is_number(side) and 0 < side < math.inf for side in sides)
+        if not isinstance(key, int) or not isinstance(name, str) or not sized:
             self.problem("broken record", f"image {key}", "needs id, file_name, and width and height above 0")
             return
         if key in self.found.images:
@@ -196,7 +200,7 @@ class _Reader:
         crowd = bool(row.get("iscrowd", 0))
         extra = {"category": row["category_id"]} if "category_id" in row else {}
         area = row.get("area")
-        if not isinstance(area, int | float):
+        if not _is_number(area):
             self.problem("area estimated", where, f"{CROWDPOSE_AREA} of its box", image, key)
             area = CROWDPOSE_AREA * box[2] * box[3]
         made = Instance(key, image, box, keypoints, float(area), crowd, extra)
@@ -207,7 +211,7 @@ class _Reader:
     def joints(self, given: Any, where: str, image: int, key: int) -> Joints | None:
         if not given:
             return None
-        if not isinstance(given, list) or not all(isinstance(v, int | float) for v in given):
+        if not isinstance(given, list) or not all(map(_is_number, given)):
             self.problem("broken record", where, "keypoints are not a list of numbers", image, key)
             return None
         expected = 3 * self.found.skeleton.count
@@ -223,7 +227,8 @@ class _Reader:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number that a float holds; nan and infinity are, and are found when they are examined."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
 
 
 def _box(given: Any) -> Box | None:
