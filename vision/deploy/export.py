@@ -135,7 +135,7 @@ def _first(dataset: "Dataset[Sample]", count: int, what: str) -> "Dataset[Sample
     return dataset if size <= count else Subset(dataset, list(range(count)))
 
 
-# ---- the files --------------------------------------------------------------------------------------------------------
+# ---- the files -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -164,13 +164,10 @@ def _write(task: Task, deployment: Deployment, origin: Origin, folder: Path, opt
 
 def _write_torch(task: Task, deployment: Deployment, origin: Origin, folder: Path, options: Options) -> _Made:
     files = {graph.name: folder / f"{graph.name}.pt2" for graph in deployment.graphs}
-    kernels = any([torch_package.package(graph, files[graph.name]) for graph in deployment.graphs])
-    needs = {"torch": torch.__version__, "triptych kernels": kernels}
+    calling = [torch_package.package(graph, files[graph.name]) for graph in deployment.graphs]
+    needs = {"torch": torch.__version__, "triptych kernels": any(calling)}
     write_json(folder / SIDECAR, sidecar(deployment, origin, "torch", "fp32", None, None, needs))
-    inputs, outputs = (
-        {graph.name: getattr(graph, key) for graph in deployment.graphs} for key in ("inputs", "outputs")
-    )
-    return _Made(torch_package.PackageSession(files, inputs, outputs), {}, {})
+    return _Made(torch_package.PackageSession(files, deployment), {}, {})
 
 
 def _write_onnx(task: Task, deployment: Deployment, origin: Origin, folder: Path, options: Options) -> _Made:

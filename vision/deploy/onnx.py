@@ -60,11 +60,9 @@ def onnx_model(graph: Graph, form: str | None = None) -> Any:
 def shapes_of(graph: Graph, dynamic: Any) -> tuple[Any, ...]:
     """``dynamic`` as PyTorch's exporters take it: an entry an argument, those of ``*arguments`` in one tuple."""
     entries = [dict(dynamic.get(name, {})) for name in graph.inputs]
-    named = 0
-    for parameter in inspect.signature(graph.module.forward).parameters.values():
+    for place, parameter in enumerate(inspect.signature(graph.module.forward).parameters.values()):
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            return (*entries[:named], tuple(entries[named:]))
-        named += 1
+            return (*entries[:place], tuple(entries[place:]))
     return tuple(entries)
 
 

@@ -1,4 +1,4 @@
-"""Whether exported graphs equal the network in PyTorch: the same real inputs through both, and the task's own figure."""
+"""Whether exported graphs equal the network in PyTorch: real inputs through both, and the task's own figure."""
 
 import math
 import platform
