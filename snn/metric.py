@@ -10,7 +10,8 @@ from snn.energy import energy_card, energy_nj
 from snn.raster import beside, raster_picture
 from vision.classification import metrics
 from vision.classification.task import Scores
-from vision.engine.task import Batch, Metric, Picture
+from vision.engine.prediction import Picture
+from vision.engine.task import Batch, Metric
 
 
 @dataclass(frozen=True)

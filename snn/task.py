@@ -20,8 +20,9 @@ from vision.classification.data import ClassificationData
 from vision.classification.task import SHOWN, Classification
 from vision.engine.data import DataModule, Sample
 from vision.engine.errors import ConfigError
+from vision.engine.prediction import Picture
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 
 
 @register("spiking_classification")

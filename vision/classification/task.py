@@ -17,8 +17,9 @@ from vision.classification.data import ClassificationData
 from vision.classification.images import decode
 from vision.engine.data import Sample
 from vision.engine.errors import ConfigError
+from vision.engine.prediction import Picture, Prediction
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.report.figures import TRUTH, WRONG, banner, enlarge
 
 SHOWN = 5

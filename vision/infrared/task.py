@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from vision.engine.checkpoint import load_weights
 from vision.engine.data import Sample
 from vision.engine.errors import ConfigError, DataError
+from vision.engine.prediction import Picture, Prediction
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.infrared.clutter import ClutterRecord, clutter_record, clutter_summary
 from vision.infrared.data import Detection, detect
 from vision.infrared.losses import PRESETS, Region, TBCLoss, Weights

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 
 from vision.engine.data import Sample
 from vision.engine.errors import ConfigError
+from vision.engine.prediction import Picture
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, Regions, StepContext, Task
 from vision.pose.crops import inverse, mapped
 from vision.pose.dhrnet import DHRNet, People, probability
 from vision.pose.images import read_rgb

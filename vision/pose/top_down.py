@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 
 from vision.engine.data import Sample
 from vision.engine.errors import ConfigError
+from vision.engine.prediction import Picture
 from vision.engine.recipe import Block
 from vision.engine.registry import OfKind, build, register
-from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, Regions, StepContext, Task
 from vision.pose.codecs import Codec
 from vision.pose.crops import crop_matrix, region, to_image, warped
 from vision.pose.data import TopDownCrops, TopDownData, as_input
