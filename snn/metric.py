@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from snn.energy import energy_card, energy_nj
 from snn.raster import beside, raster_picture
 from vision.classification import metrics
-from vision.classification.task import Scores
+from vision.classification.scores import Scores
 from vision.engine.prediction import Picture
 from vision.engine.task import Batch, Metric
 

@@ -17,7 +17,8 @@ from snn.neurons import SequenceError
 from snn.rules import Learn, Rule, constrain, learnable, neurons, set_rule
 from snn.stop import Reduction
 from vision.classification.data import ClassificationData
-from vision.classification.task import SHOWN, Classification
+from vision.classification.scores import SHOWN
+from vision.classification.task import Classification
 from vision.engine.data import DataModule, Sample
 from vision.engine.errors import ConfigError
 from vision.engine.prediction import Picture

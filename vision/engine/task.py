@@ -144,6 +144,26 @@ class Task(nn.Module, ABC):
     def example_input(self) -> Tensor:
         """One input of the network, batch of one, as export and benchmark use it."""
 
+    def before(self) -> dict[str, Any]:
+        """How a user's file becomes the network's input, as plain JSON: ``type`` and numbers, for an exported file.
+
+        Raises:
+            ConfigError: this task has no such description.
+        """
+        raise ConfigError(
+            f"the task '{type(self).__name__}' cannot leave PyTorch: it does not say what it does to its input"
+        )
+
+    def after(self) -> dict[str, Any]:
+        """How the network's output becomes a prediction, as plain JSON: ``type`` and numbers, for an exported file.
+
+        Raises:
+            ConfigError: this task has no such description.
+        """
+        raise ConfigError(
+            f"the task '{type(self).__name__}' cannot leave PyTorch: it does not say what its output means"
+        )
+
     def train_data(self) -> "Dataset[Sample]":
         """The samples to train on."""
         return self.data.train()
