@@ -101,9 +101,7 @@ def test_poses_of_heatmaps_are_those_of_pytorch(kernel: int) -> None:
     maps, centres = rng.random((4, 7, 21, 18)).astype(np.float32), rng.random(4).astype(np.float32)
     maps[0, :, 0, 0] = maps[1, :, -1, -1] = 5.0  # at the corners
     maps[2] = 0.25  # all equal
-    joints, scores = (
-        x.numpy() for x in peaks.decode_poses(torch.from_numpy(maps), torch.from_numpy(centres), kernel)
-    )
+    joints, scores = (x.numpy() for x in peaks.decode_poses(torch.from_numpy(maps), torch.from_numpy(centres), kernel))
     found, sure = finding.decode_poses(maps, centres, kernel)
     kept = [0, 1, 3] if kernel == 3 else [0, 1, 2, 3]  # smoothing rounds equal cells in an order of its own
     np.testing.assert_allclose(found[kept], joints[kept], rtol=1e-5)

@@ -15,7 +15,9 @@ from vision.classification.data import ClassificationData
 from vision.classification.pixels import Pixels, as_input, brought_to, decoded
 from vision.classification.scores import SHOWN, Scores, scores_of
 from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
+from vision.engine.folding import deployed, takes_any_size
 from vision.engine.prediction import Picture
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, StepContext, Task
@@ -99,6 +101,12 @@ class Classification(Task):
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, self.data.in_channels, self.data.image_size, self.data.image_size)
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        example = torch.rand(2, *self.example_input().shape[1:], generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network(example), folded)
+        graph = images_graph(network, example, ("logits",), takes_any_size(network, example))
+        return Deployment((graph,), self.before(), self.after())
 
     def pictures(self, batch: Batch) -> list[Picture]:
         images = batch["image"].float().cpu()

@@ -19,9 +19,9 @@ from vision.pose.annotations import PoseSet, read_rgb
 from vision.pose.crops import Matrix, mapped
 from vision.pose.data import as_input
 from vision.pose.enlarged import enlarged, short_side
+from vision.pose.finding import STRIDE
 from vision.pose.images import RGB, Orientation
 from vision.pose.keypoints import Skeleton
-from vision.pose.finding import STRIDE
 from vision.pose.records import Instance
 from vision.pose.splits import PoseData
 from vision.pose.targets import SMALLEST_AREA, box_radius, centres_of, chosen_people
