@@ -5,12 +5,13 @@ which say what it computes and where that is from.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Integers = NDArray[np.int64]
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
 Sides = Sequence[int]
 """Width and height."""
 
@@ -42,7 +43,7 @@ def decode_udp(maps: Floats, input_size: Sides, sigma: float, blur: int) -> Foun
     """As :class:`vision.pose.codecs.UDPHeatmap` of ``sigma`` and ``blur`` decodes maps ``[N, K, h, w]``."""
     peak, score = _peaks(maps)
     last, margin = _last(maps), 2 * sigma
-    near = ((peak < margin) | (peak > last - margin)).any(-1)
+    near: NDArray[np.bool_] = ((peak < margin) | (peak > last - margin)).any(-1)
     centre = np.minimum(np.maximum(peak, 1), last - 1)
     around = np.where(
         near[..., None, None], _neighbours(maps, centre), _neighbours(_blurred(maps, score, blur), centre)
@@ -78,7 +79,7 @@ def _last(maps: Floats) -> Integers:
     return np.array(maps.shape[:1:-1]) - 1
 
 
-def _placed(places: NDArray[np.floating], maps: Floats, input_size: Sides) -> Floats:
+def _placed(places: NDArray[Any], maps: Floats, input_size: Sides) -> Floats:
     """Places on the maps as pixels of the crop."""
     steps = (np.array(input_size) - 1) / _last(maps)
     return places.astype(np.float32) * steps.astype(np.float32)

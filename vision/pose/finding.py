@@ -19,11 +19,11 @@ def smoothed(maps: Floats, kernel: int) -> Floats:
     """The mean of maps ``[..., h, w]`` and their average over windows of ``kernel`` cells (zeros beyond the edge)."""
     total, reach = maps, kernel // 2
     for axis in (-1, -2):
-        size, frame = total.shape[axis], [(0, 0)] * total.ndim
+        frame = [(0, 0)] * total.ndim
         frame[axis] = (reach, reach)
-        padded = np.moveaxis(np.pad(total, frame), axis, 0)
-        total = np.moveaxis(sum(padded[start : start + size] for start in range(kernel)), 0, axis)
-    mean: Floats = (maps + total / np.float32(kernel**2)) / 2
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(total, frame), kernel, axis=axis)
+        total = windows.sum(-1, dtype=np.float32)
+    mean: Floats = (maps + total / np.float32(kernel**2)) / np.float32(2)
     return mean
 
 

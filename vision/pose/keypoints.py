@@ -126,7 +126,7 @@ class Skeleton:
             SkeletonError: fields that are no skeleton's.
         """
         try:
-            kept = {
+            kept: dict[str, Any] = {
                 name: value if isinstance(value, str) else tuple(tuple(v) if isinstance(v, list) else v for v in value)
                 for name, value in fields.items()
             }

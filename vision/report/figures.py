@@ -97,7 +97,7 @@ def _grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     """The mask with all pixels that are at most ``by`` rows and columns from it."""
     for axis in (0, 1):
         padded = np.pad(mask, [(by, by) if k == axis else (0, 0) for k in (0, 1)])
-        mask = np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis=axis).any(-1)
+        mask = np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis=axis).max(-1)
     return mask
 
 
