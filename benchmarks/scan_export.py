@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         "command": "python benchmarks/scan_export.py",
         "unit": "CPU ms",
         "better": "lower",
-        "note": f"One SS2D layer of {CHANNELS} channels, one state, ratio 2, gated, float32, one thread; one file a form "
+        "note": f"One SS2D layer of {CHANNELS} channels, one state, ratio 2, gated, float32, one thread; a file a form "
         "serves all sizes. Fastest of the repeats.",
         "rows": [row for rows, _ in measured for row in rows],
         "errors": [error for _, errors in measured for error in errors],
