@@ -135,13 +135,13 @@ def test_a_planted_wrong_weight_is_caught_and_its_layer_named(
 
     real = exporting.onnx_model
     monkeypatch.setattr(exporting, "onnx_model", planted)
-    with pytest.raises(DeploymentError, match=r"not equal to the network.*begins in layer 'layers\.2' \(Conv2d\)"):
+    with pytest.raises(DeploymentError, match=r"not equal to the network.*begins in layer 'layers\.3' \(Conv2d\)"):
         export(task, ORIGIN, tmp_path / "wrong", Options(limit=8))
     assert not (tmp_path / "wrong").exists()
     parity = json.loads((tmp_path / "wrong.rejected" / "parity.json").read_text())
     jsonschema.validate(parity, PARITY)
     assert not parity["passed"]
-    assert parity["divergence"]["model"]["layer"] == "layers.2"
+    assert parity["divergence"]["model"]["layer"] == "layers.3"
 
 
 def test_too_few_samples_to_calibrate_on(task: Task, tmp_path: Path) -> None:

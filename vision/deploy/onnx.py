@@ -21,7 +21,7 @@ OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Which layer a node is of, in its metadata."""
 
-_OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'|No ONNX function found for <?([\w.:]+)")
+_OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'")
 
 
 def onnx_model(graph: Graph, form: str | None = None) -> Any:
@@ -98,7 +98,7 @@ def _explained(error: BaseException, graph: Graph) -> str:
     while cause is not None:
         text += str(cause) + "\n"
         cause = cause.__cause__
-    operators = sorted({a or b for a, b in _OPERATOR.findall(text) if "No ONNX function" in text or "Dispatch" in text})
+    operators = sorted(set(_OPERATOR.findall(text))) if "No ONNX function found" in text else []
     if operators:
         return (
             f"graph '{graph.name}': ONNX has no form of the operator {', '.join(operators)}; replace it in the network "
