@@ -209,7 +209,10 @@ def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> li
         found.append((name, {key: x.detach().numpy().copy() for key, x in zip(graph.inputs, shown, strict=True)}))
         return run(name, *inputs)
 
-    for_batches(task, dataset, lambda batch: task.predict_exported(batch, noting) and None)
+    def look(batch: dict[str, Any]) -> None:
+        task.predict_exported(batch, noting)
+
+    for_batches(task, dataset, look)
     return found
 
 

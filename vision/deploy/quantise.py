@@ -47,10 +47,10 @@ def in_int8(model: Any, feeds: Iterable[Feeds], count: int) -> Any:
         onnx.save(copied, str(before))
         with _without_advice():
             quantize_static(
-            str(before), str(after), _Reader(iter(feeds)), quant_format=QuantFormat.QDQ, per_channel=True,
-            reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(KINDS), nodes_to_exclude=sorted(kept),
-        )  # fmt: skip
+                str(before), str(after), _Reader(iter(feeds)), quant_format=QuantFormat.QDQ, per_channel=True,
+                reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                op_types_to_quantize=list(KINDS), nodes_to_exclude=sorted(kept),
+            )  # fmt: skip
         return onnx.load(str(after))
 
 
