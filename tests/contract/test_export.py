@@ -11,7 +11,7 @@ from tests.contract.cases import SMALL, small_task
 from tests.contract.test_networks import NETWORKS, case_of
 from vision.deploy.parity import modules_of
 from vision.engine.deployment import Deployment, Graph, images_graph
-from vision.engine.folding import deployed
+from vision.engine.folding import deployed, takes_any_size
 from vision.engine.registry import names
 
 onnx = pytest.importorskip("onnx", reason="no onnx")
@@ -24,6 +24,8 @@ FOUND_BY_DATA = {"cid", "dhrnet"}
 """Networks whose forward pass looks for people: exported as two graphs, by their task."""
 LONG = {"mamkpd_t", "mamkpd_s", "mamkpd_b", "mamkpd_l", "top_down_pose", "spiking_resnet18", "spiking_vgg11"}
 """Those whose export takes a minute of a busy processor."""
+SIZED = {"cifar_resnet", "preact_resnet18", "scm", "tbcnet", "timm", "wide_resnet"}
+"""Those whose tasks leave the size of images open where the network takes any."""
 MORE = {"N": 1, "P": 2, "H": 32, "W": 64, "h": 3, "w": 5}
 
 
@@ -81,5 +83,6 @@ def test_a_network(name: str) -> None:
         if callable(reset):
             reset()
     folded, plain = (deployed(network, lambda n: n(images), folded=folded) for folded in (True, False))
-    graph = images_graph(folded, images, ("output",), any_size=False)
-    check(graph, Deployment((images_graph(plain, images, ("output",), any_size=False),)))
+    any_size = name in SIZED and takes_any_size(folded, images)
+    graph = images_graph(folded, images, ("output",), any_size)
+    check(graph, Deployment((images_graph(plain, images, ("output",), any_size),)))
