@@ -113,9 +113,8 @@ class _Run:
 
     def __call__(self, graph: str, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         if graph not in self.graphs:
-            raise ExportedFileError(
-                f"{self.name}: the exported network has no graph '{graph}', only {list(self.graphs)}"
-            )
+            known = ", ".join(self.graphs)
+            raise ExportedFileError(f"{self.name}: the exported network has no graph '{graph}', only {known}")
         ports = self.graphs[graph]
         sizes: dict[str, int] = {}
         feeds = {

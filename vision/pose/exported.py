@@ -150,7 +150,7 @@ def _checked(boxes: Boxes | None, picture: Picture, name: str) -> tuple[NDArray[
         return np.zeros((0, 4)), np.zeros(0)
     if rows.ndim != 2 or rows.shape[1] not in (4, 5):
         raise DataError(
-            f"{name}: boxes of shape {list(rows.shape)}; expected [P, 4]: left, top, width, height; or [P, 5] with scores"
+            f"{name}: boxes of shape {list(rows.shape)}; expected left, top, width, height [P, 4], and scores [P, 5]"
         )
     for position, row in enumerate(rows):
         left, top, across, down = row[:4]
