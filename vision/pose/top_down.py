@@ -13,14 +13,14 @@ from torch.utils.data import Dataset, Subset
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
-from vision.engine.folding import deployed, takes_any_size
+from vision.engine.folding import deployed
 from vision.engine.prediction import Picture
 from vision.engine.recipe import Block
 from vision.engine.registry import OfKind, build, register
 from vision.engine.task import Batch, Losses, Metric, Regions, StepContext, Task
 from vision.pose.codecs import Codec
 from vision.pose.crops import crop_matrix, region, to_image
-from vision.pose.data import MEAN, STD, TopDownCrops, TopDownData, as_input
+from vision.pose.data import MEAN, STD, TopDownCrops, TopDownData, annotated, as_input
 from vision.pose.images import number_in, read_rgb
 from vision.pose.metrics import PoseMetric
 from vision.pose.network import parameter_groups
@@ -119,13 +119,18 @@ class TopDown(Task):
     def example_input(self) -> Tensor:
         return torch.zeros(1, 3, *self.data.input_size[::-1])
 
+    def calibration_data(self) -> "Dataset[Sample]":
+        """Crops of the people to train on, not augmented."""
+        kept = self.data.ground_truth("train")
+        return self.data.crops(annotated(kept), kept)
+
     def deployment(self, folded: bool = True) -> Deployment:
         width, height = self.data.input_size
         example = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
         network = deployed(self.network, lambda network: network(example), folded)
         with torch.no_grad():
             outputs = ("columns", "rows") if isinstance(network(example), tuple) else ("heatmaps",)
-        graph = images_graph(network, example, outputs, takes_any_size(network, example))
+        graph = images_graph(network, example, outputs, any_size=False)  # crops have the input's size
         return Deployment((graph,), self.before(), self.after())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
