@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vision.deploy.description import SIDECAR
 from vision.deploy.runner import Predictor
 from vision.engine.deployment import Deployment, Graph
-from vision.engine.task import Picture, Regions, Task
+from vision.engine.prediction import Regions
+from vision.engine.task import Picture, Task
 
 
 class TorchSession:

@@ -173,7 +173,7 @@ def test_targets_of_sirst(data_root: Path, tmp_path: Path) -> None:
 @pytest.mark.data
 def test_images_of_cifar(data_root: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    data = build({"type": "cifar10", "root": str(data_root / "cifar10")}, "data")
+    data = build({"type": "cifar10", "root": str(data_root / "cifar10" / "cifar10_lossless_subset.npz")}, "data")
     task: Task = build(
         {"type": "classification", "network": {"type": "cifar_resnet8x4", "classes": 10}}, "task", data=data
     )

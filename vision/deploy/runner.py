@@ -1,6 +1,7 @@
 """Predictions of an exported file with onnxruntime, NumPy and Pillow alone: ``Predictor("model.onnx")(image)``."""
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from vision.deploy.description import SIDECAR, Description, Port, parsed, told
 from vision.deploy.session import OnnxSession, Session
 from vision.engine.errors import ConfigError, DataError, ExportedFileError
 from vision.engine.exported import Boxes, ExportedSystem, Given
-from vision.engine.prediction import Picture, Prediction
+from vision.engine.prediction import Picture, Prediction, Regions
 
 TOP_DOWN = ("vision.pose.exported", "ExportedTopDown", ("crop",))
 SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -98,6 +99,32 @@ class Predictor:
         return self.system.picture(self.system.read(image, name_of(image)))
 
 
+@dataclass(frozen=True)
+class ExportedFiles:
+    """Predictions of an exported network on files and frames, drawn, for ``tools/predict.py``.
+
+    Args:
+        predictor: the network.
+    """
+
+    predictor: Predictor
+
+    def file(self, path: str, number: int, regions: Regions | None) -> tuple[Prediction, Picture]:
+        """The prediction for an image file."""
+        return self._predict(self.predictor.system.read(path, path), path, number, regions)
+
+    def frame(self, picture: Picture, name: str, number: int, regions: Regions | None) -> tuple[Prediction, Picture]:
+        """The prediction for a frame of a video."""
+        return self._predict(self.predictor.system.read(picture, name), name, number, regions)
+
+    def _predict(self, seen: Any, name: str, number: int, regions: Regions | None) -> tuple[Prediction, Picture]:
+        picture, boxes = self.predictor.system.picture(seen), None
+        if regions is not None:
+            boxes = [[*box, score] for box, score in regions(picture, name)]
+        prediction = self.predictor.predict_seen(seen, name, number, boxes)
+        return prediction, prediction.draw(picture)
+
+
 def name_of(image: Any) -> str:
     """What an image is called: its file's path, or ``image``."""
     if isinstance(image, str | Path):
@@ -164,6 +191,9 @@ def _opened(path: Path, device: str, threads: int | None, session: Session | Non
         if session is not None:
             return description, session
         files = {name: folder / graph.file for name, graph in description.graphs.items()}
+        foreign = [file for file in files.values() if file.suffix != ".onnx"]
+        if foreign:
+            raise ExportedFileError(f"{foreign[0]}: is no ONNX file; export the run with --format onnx")
         made = OnnxSession(files, device, threads)
     else:
         made = OnnxSession({"": path}, device, threads)
@@ -224,7 +254,7 @@ def _system_of(description: Description, where: str) -> ExportedSystem:
     return system
 
 
-def predictor_at(path: str | Path) -> bool:
+def exported(path: str | Path) -> bool:
     """Whether a path is an exported file or folder, and not a run's folder."""
     path = Path(path)
     return path.suffix.lower() == ".onnx" or (path.is_dir() and (path / SIDECAR).is_file())
