@@ -109,10 +109,11 @@ def test_integers_have_a_scale_a_channel_and_the_last_layer_stays(task: Task, tm
     export(task, ORIGIN, tmp_path / "int8", Options(precision="int8", calibration=FEWEST, limit=20))
     graph = onnx.load(str(tmp_path / "int8" / "model.onnx")).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    scales = [list(weights[node.input[1]].dims) for node in graph.node if node.op_type == "DequantizeLinear"]
-    assert sorted(size for size in scales if size) >= [[8], [16], [16]]
-    kinds = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
-    assert kinds == {onnx.TensorProto.INT8}
+    read = {node.input[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    kernels = [tensor for tensor in graph.initializer if len(tensor.dims) == 4]
+    assert {tensor.data_type for tensor in kernels} == {onnx.TensorProto.INT8}
+    assert [list(weights[read[k.name].input[1]].dims) for k in kernels] == [[k.dims[0]] for k in kernels]
+    assert max(int(np.abs(onnx.numpy_helper.to_array(kernel)).max()) for kernel in kernels) <= 64
     last = next(node for node in graph.node if node.op_type in ("Gemm", "MatMul"))
     assert weights[last.input[1]].data_type == onnx.TensorProto.FLOAT
 
@@ -242,3 +243,36 @@ def test_loggers_are_as_before(task: Task) -> None:
     before = logging.getLogger("torch.onnx").level
     exporting.onnx_model(task.deployment().graphs[0])
     assert logging.getLogger("torch.onnx").level == before
+
+
+# ---- sizes of images ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def infrared() -> Task:
+    from tests.contract.cases import small_task
+
+    return small_task("infrared_targets").eval()
+
+
+def test_any_size_or_a_fixed_one_that_samples_are_resized_to(infrared: Task, tmp_path: Path) -> None:
+    origin = Origin("infrared_targets", "tem", trained=False)
+    export(infrared, origin, tmp_path / "open", Options(limit=2))
+    export(infrared, origin, tmp_path / "fixed", Options(limit=2, size=(24, 40)))
+    opened, fixed = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("open", "fixed"))
+    port = opened["graphs"]["model"]["inputs"]["image"]
+    assert (port["shape"], port["smallest"], port["multiple"]) == (["N", 1, "H", "W"], 16, 1)
+    assert opened["graphs"]["model"]["outputs"]["logits"]["shape"] == ["N", 1, "H", "W"]
+    assert fixed["graphs"]["model"]["inputs"]["image"]["shape"] == ["N", 1, 24, 40]
+    resized = [json.loads((tmp_path / name / "parity.json").read_text())["resized"] for name in ("open", "fixed")]
+    assert resized == [False, True]
+    x = torch.randn(1, 1, 37, 53, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = infrared.network(x).numpy()
+    found = OnnxSession({"model": tmp_path / "open" / "model.onnx"}).run("model", {"image": x.numpy()})["logits"]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_size_below_the_smallest(infrared: Task, tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="--size 15x40: this network takes sides of at least 16 pixels"):
+        export(infrared, Origin("infrared_targets", "tem"), tmp_path / "small", Options(size=(15, 40)))

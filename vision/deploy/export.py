@@ -20,7 +20,7 @@ from vision.deploy.parity import Parity, compare, for_batches, modules_of, runne
 from vision.deploy.quantise import in_int8, require_enough
 from vision.deploy.session import Feeds, OnnxSession, Session
 from vision.deploy.sidecar import Origin, sidecar
-from vision.deploy.sizes import Size, at_size
+from vision.deploy.sizes import Size, at_size, fitted
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, DeploymentError, Graph
 from vision.engine.files import make_folder, to_json, write_json
@@ -72,7 +72,7 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
     task = task.cpu().eval()
     deployment, reference = task.deployment(), task.deployment(folded=False)
     if options.size is not None:
-        deployment, reference = at_size(deployment, options.size), at_size(reference, options.size)
+        deployment = at_size(deployment, options.size)
     rejected = folder.with_name(f"{folder.name}.rejected")
     shutil.rmtree(rejected, ignore_errors=True)
     make_folder(rejected)
@@ -82,8 +82,9 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
         _take_place(rejected, folder)
         return Parity(options.precision, options.split, 1, {}, "", {}, {})
     parity = compare(
-        task, samples(task, options), reference, runner_of(made.session, deployment), options.precision, options.split
-    )
+        task, samples(task, options), reference, deployment, runner_of(made.session, deployment), options.precision,
+        options.split,
+    )  # fmt: skip
     if reasons := parity.reasons():
         parity.divergence = made.locate(parity, deployment)
     write_json(rejected / "parity.json", parity.to_dict())
@@ -204,7 +205,8 @@ def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> li
 
     def noting(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
         graph = deployment[name]
-        found.append((name, {key: x.detach().numpy().copy() for key, x in zip(graph.inputs, inputs, strict=True)}))
+        shown = fitted(graph, inputs)
+        found.append((name, {key: x.detach().numpy().copy() for key, x in zip(graph.inputs, shown, strict=True)}))
         return run(name, *inputs)
 
     for_batches(task, dataset, lambda batch: task.predict_exported(batch, noting) and None)

@@ -93,10 +93,11 @@ def _quietly() -> Iterator[None]:
 
 def _explained(error: BaseException, graph: Graph) -> str:
     """An exporter's error in a line or two."""
-    text, cause = "", error
+    text = ""
+    cause: BaseException | None = error
     while cause is not None:
         text += str(cause) + "\n"
-        cause = cause.__cause__  # type: ignore[assignment]
+        cause = cause.__cause__
     operators = sorted({a or b for a, b in _OPERATOR.findall(text) if "No ONNX function" in text or "Dispatch" in text})
     if operators:
         return (
