@@ -199,6 +199,7 @@ def change(folder: Path, target: Path, **changes: Any) -> Path:
         ({"format": "one"}, "has no 'format'"),
         ({"graphs": {}}, "damaged: no graphs"),
         ({"graphs": {"model": {"file": "../model.onnx", "inputs": {}, "outputs": {}}}}, "not the name of a file"),
+        ({"graphs": {"step": {"file": "model.onnx", "inputs": {}, "outputs": {}}}}, "has no graph 'model', only step"),
         ({"before": {}}, "knows no predictions"),
         ({"after": {"type": "os.system", "classes": ["a"]}}, "of 'image' to 'os.system', .*knows no predictions"),
         ({"after": {"type": "classes"}}, "damaged: 'classes' is missing; export the run again"),
@@ -244,8 +245,6 @@ def test_images_that_the_network_cannot_take(exports: dict[str, Path], tmp_path:
         run("model", np.zeros((1, 2, 8, 30), np.float32))
     with pytest.raises(DataError, match=r"is \[1, 3, 20, 30\]"):
         run("model", np.zeros((1, 3, 20, 30), np.float32))
-    with pytest.raises(ExportedFileError, match="no graph 'people', only model"):
-        run("people")
     with pytest.raises(DataError, match="no such file"):
         Predictor(exports["heatmap"])(str(tmp_path / "no.png"))
     for given, told in ((7, "got int"), (np.zeros((4, 4), np.float32), r"float32 \[4, 4\]")):
@@ -253,6 +252,22 @@ def test_images_that_the_network_cannot_take(exports: dict[str, Path], tmp_path:
             Predictor(exports["classes"])(given)
     with pytest.raises(DataError, match="got ndarray, expected an npz file of events"):
         Predictor(exports["spikes"])(small)
+
+
+def test_a_graph_that_predicting_does_not_need_may_be_missing(
+    exports: dict[str, Path], inputs: dict[str, str], tmp_path: Path
+) -> None:
+    graphs = json.loads((exports["spikes"] / SIDECAR).read_text())["graphs"]
+    step = {"step": {"file": "step.onnx", "inputs": {}, "outputs": {}}}
+    file = change(exports["spikes"], tmp_path / "whole", graphs={**graphs, **step})
+    expected = Predictor(exports["spikes"])(inputs["spikes"]).to_dict()
+    assert Predictor(file)(inputs["spikes"]).to_dict() == expected
+
+
+def test_a_package_of_pytorch_is_not_for_the_runner(exports: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / SIDECAR).write_text((exports["classes"] / SIDECAR).read_text().replace("model.onnx", "model.pt2"))
+    with pytest.raises(ExportedFileError, match=r"model.pt2: is no ONNX file; export the run with --format onnx"):
+        Predictor(tmp_path)
 
 
 def test_devices_and_threads(exports: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Predictions of an exported file with onnxruntime, NumPy and Pillow alone: ``Predictor("model.onnx")(image)``."""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,10 @@ class Predictor:
         self, path: str | Path, device: str = "cpu", threads: int | None = None, session: Session | None = None
     ) -> None:
         self.path = Path(path)
-        self.description, self.session = _opened(self.path, device, threads, session)
+        opened = _Opened(self.path, session is None, device, threads)
+        self.description = opened.description
         self.system = _system_of(self.description, str(self.path))
+        self.session = opened.session_of(self.system.graphs) if session is None else session
 
     def __call__(self, image: Any, boxes: Any = None) -> Any:
         """The prediction for an image, or a list of predictions for a list of images.
@@ -139,9 +142,6 @@ class _Run:
         self.graphs, self.session, self.name = predictor.description.graphs, predictor.session, name
 
     def __call__(self, graph: str, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        if graph not in self.graphs:
-            known = ", ".join(self.graphs)
-            raise ExportedFileError(f"{self.name}: the exported network has no graph '{graph}', only {known}")
         ports = self.graphs[graph]
         sizes: dict[str, int] = {}
         feeds = {
@@ -179,38 +179,71 @@ def _as_float(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float32, copy=False) if np.issubdtype(values.dtype, np.floating) else values
 
 
-def _opened(path: Path, device: str, threads: int | None, session: Session | None) -> tuple[Description, Session]:
-    """The description of an export, and what runs it."""
-    if not path.exists():
-        raise ExportedFileError(f"{path}: no such file or folder")
-    if session is not None or path.is_dir():
-        folder = path if path.is_dir() else path.parent
-        if not (folder / SIDECAR).is_file():
-            raise ExportedFileError(f"{folder}: holds no {SIDECAR}; give an exported file, or the folder of an export")
-        description = parsed(_text_of(folder / SIDECAR), str(folder / SIDECAR))
-        if session is not None:
-            return description, session
-        files = {name: folder / graph.file for name, graph in description.graphs.items()}
-        foreign = [file for file in files.values() if file.suffix != ".onnx"]
-        if foreign:
-            raise ExportedFileError(f"{foreign[0]}: is no ONNX file; export the run with --format onnx")
-        made = OnnxSession(files, device, threads)
-    else:
-        made = OnnxSession({"": path}, device, threads)
-        description = _of_metadata(made.metadata[""], path)
-        files = {name: path.parent / graph.file for name, graph in description.graphs.items()}
-        own = next((name for name, file in files.items() if file.name == path.name), None)
-        if own is None and len(files) > 1:
-            raise ExportedFileError(f"{path}: was renamed; its graphs are {', '.join(f.name for f in files.values())}")
+class _Opened:
+    """The files of an export: what they say of themselves, and the session that runs them.
+
+    Args:
+        path: a file of it, or its folder.
+        by_file: an ONNX file is asked what it says; false takes the sidecar beside it.
+        device: of the session.
+        threads: of the session.
+    """
+
+    def __init__(self, path: Path, by_file: bool, device: str, threads: int | None) -> None:
+        if not path.exists():
+            raise ExportedFileError(f"{path}: no such file or folder")
+        self.path, self.folder = path, path if path.is_dir() else path.parent
+        self.device, self.threads, self.given = device, threads, by_file and path.is_file()
+        if self.given:
+            self.session = OnnxSession({"": path}, device, threads)
+            self.description = _of_metadata(self.session.metadata[""], path)
+            return
+        if not (self.folder / SIDECAR).is_file():
+            raise ExportedFileError(
+                f"{self.folder}: holds no {SIDECAR}; give an exported file, or the folder of an export"
+            )
+        self.description = parsed(_text_of(self.folder / SIDECAR), str(self.folder / SIDECAR))
+
+    def session_of(self, graphs: Sequence[str]) -> OnnxSession:
+        """What runs these graphs.
+
+        Raises:
+            ExportedFileError: a graph that is not there, no ONNX file, or one of another export.
+        """
+        known = self.description.graphs
+        missing = [graph for graph in graphs if graph not in known]
+        if missing:
+            raise ExportedFileError(f"{self.path}: has no graph '{missing[0]}', only {', '.join(known)}")
+        files = {graph: self.folder / known[graph].file for graph in graphs}
+        if not self.given:
+            foreign = [file for file in files.values() if file.suffix != ".onnx"]
+            if foreign:
+                raise ExportedFileError(f"{foreign[0]}: is no ONNX file; export the run with --format onnx")
+            session = OnnxSession(files, self.device, self.threads)
+        else:
+            session = self._with(files)
+        for graph, text in session.metadata.items():
+            if _of_metadata(text, files[graph]).text != self.description.text:
+                raise ExportedFileError(
+                    f"{files[graph]}: is of another export than {self.path}; keep the files of one together"
+                )
+        return session
+
+    def _with(self, files: dict[str, Path]) -> OnnxSession:
+        """The session of the given file, and of the others beside it; a single one may have another name."""
+        own = next((graph for graph, file in files.items() if file.name == self.path.name), None)
+        if own is None and len(self.description.graphs) > 1:
+            names = ", ".join(graph.file for graph in self.description.graphs.values())
+            if self.path.name not in names.split(", "):
+                raise ExportedFileError(f"{self.path}: was renamed; its graphs are {names}")
+            return OnnxSession(files, self.device, self.threads)
         own = own or next(iter(files))
-        made.rename("", own)
-        for name, file in files.items():
-            if name != own:
-                made.load(name, file)
-    for name, text in made.metadata.items():
-        if _of_metadata(text, files[name]).text != description.text:
-            raise ExportedFileError(f"{files[name]}: is of another export than {path}; keep the files of one together")
-    return description, made
+        self.session.rename("", own)
+        files[own] = self.path
+        for graph, file in files.items():
+            if graph != own:
+                self.session.load(graph, file)
+        return self.session
 
 
 def _of_metadata(text: str | None, path: Path) -> Description:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,6 +169,8 @@ class ExportedSingleStage(ExportedSystem):
     The graph ``image`` gives features, centres and a shared map; centres are looked for and the features at them
     gathered; the graph ``people`` makes their heatmaps.
     """
+
+    graphs: ClassVar[tuple[str, ...]] = ("image", "people")
 
     def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         self.short, self.scales = int(before["short"]), [float(scale) for scale in before["scales"]]
