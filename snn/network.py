@@ -153,17 +153,6 @@ class SpikingNetwork(nn.Module):
                     x = layer(x.flatten(0, 1)).unflatten(0, (times, -1))
         return x
 
-    def score(self, outputs: Tensor) -> Tensor:
-        """What classes are judged by after each step, ``[T, N, C]``: mean spikes or logits so far, or the readout.
-
-        Args:
-            outputs: of every step, ``[T, N, C]``.
-        """
-        if self.output == "leaky":
-            return outputs
-        counts = torch.arange(1, len(outputs) + 1, device=outputs.device, dtype=outputs.dtype).view(-1, 1, 1)
-        return outputs.cumsum(0) / counts
-
     def forward(self, x: Tensor) -> Tensor:
         """Scores after the last step, ``[N, C]``: the share of steps a class's neuron fired, or mean logits.
 
