@@ -3,8 +3,9 @@
 Names come from their modules when they are asked for, so that importing the package costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vision.engine.lazy import lazily
 
 if TYPE_CHECKING:
     from robust.adversarial import AdversarialClassification, Attack, trades_loss
@@ -23,24 +24,26 @@ if TYPE_CHECKING:
     from robust.stability_rank import StabilityRank
     from robust.threat import ThreatModel
 
-_MODULES = {
-    "adversarial": ("AdversarialClassification", "Attack", "trades_loss"),
-    "apart": ("Apart", "Ascent"),
-    "apart_task": ("ApartClassification",),
-    "attacks": ("attack_loss", "fgsm", "margin", "pgd"),
-    "averaging": ("WeightAverage",),
-    "calibrated": ("LabelCalibration",),
-    "calibration": ("Calibration", "calibrated_targets", "calibration_loss", "search_calibration"),
-    "calibration_search": ("CalibrationSearch",),
-    "corruptions": ("corruption_accuracy",),
-    "data_quality": ("StabilityTracker", "merge_ranks", "select_friendly", "select_problematic"),
-    "evaluation": ("judge", "sweep"),
-    "judging": ("RobustEvaluation",),
-    "masking": ("check_gradients",),
-    "stability_rank": ("StabilityRank",),
-    "threat": ("ThreatModel",),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+lazily(
+    __name__,
+    {
+        "robust.adversarial": ("AdversarialClassification", "Attack", "trades_loss"),
+        "robust.apart": ("Apart", "Ascent"),
+        "robust.apart_task": ("ApartClassification",),
+        "robust.attacks": ("attack_loss", "fgsm", "margin", "pgd"),
+        "robust.averaging": ("WeightAverage",),
+        "robust.calibrated": ("LabelCalibration",),
+        "robust.calibration": ("Calibration", "calibrated_targets", "calibration_loss", "search_calibration"),
+        "robust.calibration_search": ("CalibrationSearch",),
+        "robust.corruptions": ("corruption_accuracy",),
+        "robust.data_quality": ("StabilityTracker", "merge_ranks", "select_friendly", "select_problematic"),
+        "robust.evaluation": ("judge", "sweep"),
+        "robust.judging": ("RobustEvaluation",),
+        "robust.masking": ("check_gradients",),
+        "robust.stability_rank": ("StabilityRank",),
+        "robust.threat": ("ThreatModel",),
+    },
+)
 
 __all__ = [
     "AdversarialClassification",
@@ -72,17 +75,3 @@ __all__ = [
     "sweep",
     "trades_loss",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """A public name, or a module that has one, on first use."""
-    if name in _MODULES:
-        return import_module(f"robust.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'robust' has no attribute '{name}'")
-    found = globals()[name] = getattr(import_module(f"robust.{_HOMES[name]}"), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from spikingjelly.activation_based import base
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 from snn.checkpointing import checkpointed
 from snn.neurons import LeakyReadout, SequenceError, STOPLIFNode
 from snn.rules import label_layers
+from snn.scores import Output
 from snn.synapses import TracedConv2d, TracedLinear
 from vision.engine.errors import ConfigError
-
-Output = Literal["spikes", "logits", "leaky"]
-"""How a network ends: spiking neurons; a linear layer; a linear layer whose logits leak and add up over time."""
 
 
 class SpikingNetwork(nn.Module):
@@ -155,17 +152,6 @@ class SpikingNetwork(nn.Module):
                 else:
                     x = layer(x.flatten(0, 1)).unflatten(0, (times, -1))
         return x
-
-    def score(self, outputs: Tensor) -> Tensor:
-        """What classes are judged by after each step, ``[T, N, C]``: mean spikes or logits so far, or the readout.
-
-        Args:
-            outputs: of every step, ``[T, N, C]``.
-        """
-        if self.output == "leaky":
-            return outputs
-        counts = torch.arange(1, len(outputs) + 1, device=outputs.device, dtype=outputs.dtype).view(-1, 1, 1)
-        return outputs.cumsum(0) / counts
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores after the last step, ``[N, C]``: the share of steps a class's neuron fired, or mean logits.

@@ -3,9 +3,12 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from tests.deploy import stubs
 from tests.docs.pages import CHECKOUT, PAGES, blocks
 from vision.engine.checkpoint import save_weights
 from vision.engine.config import load
@@ -28,6 +31,8 @@ def test_python_runs(
     weights = tmp_path / "runs/demo/tbcnet/checkpoints/best.safetensors"  # what `make demo` leaves
     weights.parent.mkdir(parents=True)
     save_weights(weights, TBCNet("lite", head_bias=0.0), {})
+    stubs.classifier(tmp_path / "runs/digits_cnn/export/onnx-fp32")
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
     if "@register(" in text:
         compile(text, str(page), "exec")  # tests/contract builds a model of one's own; here its name must not stay
         return

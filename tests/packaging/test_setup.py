@@ -63,7 +63,9 @@ class TestMakefile:
     def test_without_a_goal_it_lists_the_goals(self, checkout: Path, tmp_path: Path) -> None:
         done = _make(checkout, tmp_path)
         assert done.returncode == 0
-        assert {"make demo", "make test", "make lint", "make docs", "make site"} <= set(re.findall("make [a-z]+", done.stdout))
+        assert {"make demo", "make test", "make lint", "make docs", "make site"} <= set(
+            re.findall("make [a-z]+", done.stdout)
+        )
         assert not (tmp_path / ".venv").exists()
 
     @pytest.mark.parametrize("interpreter", ["no-such-python", "false"])

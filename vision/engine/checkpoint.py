@@ -173,9 +173,15 @@ def read_weights(path: str | Path) -> Weights:
         digest = metadata.pop(_DIGEST, None) if metadata.get("format") == WEIGHTS_FORMAT else None
         if digest is not None and digest != _digest(*_parts(path.read_bytes())):
             raise CheckpointError(_changed(path))
-        return Weights(path, tensors, metadata)
     except (SafetensorError, OSError, struct.error) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+    form = metadata.get("format", "")
+    if form.startswith("triptych-weights-") and form != WEIGHTS_FORMAT:
+        raise CheckpointError(
+            f"{path}: weights of the format '{form}', and this version reads '{WEIGHTS_FORMAT}'; use the triptych that "
+            "wrote them, or train again"
+        )
+    return Weights(path, tensors, metadata)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

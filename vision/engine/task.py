@@ -1,25 +1,22 @@
 """A task: a network with its loss, data and metric; what one recipe trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from vision.engine.data import DataModule, Sample
+from vision.engine.deployment import Deployment, DeploymentError, Exported, Run
 from vision.engine.errors import ConfigError, DataError, nearest
+from vision.engine.prediction import Picture, Regions
 
 Batch = dict[str, Any]
 Losses = dict[str, Tensor]
-Picture = NDArray[np.uint8]
-"""An RGB picture, uint8, shape ``[H, W, 3]``."""
-Regions = Callable[[Picture, str], list[tuple[tuple[float, float, float, float], float]]]
-"""Where the objects of a picture are: from the picture and its name, boxes (left, top, width, height) with scores."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +37,6 @@ class StepContext:
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1)."""
         return self.step / max(self.total_steps, 1)
-
-
-@dataclass
-class Prediction:
-    """What a network says about one sample; subclasses add their fields.
-
-    Attributes:
-        id: the sample's name.
-    """
-
-    id: str
-
-    def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """The prediction drawn on ``image``; with the true answer beside it where it is given."""
-        return image
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, as written to ``predictions.jsonl``."""
-        return asdict(self)
-
-    def results(self) -> list[dict[str, Any]]:
-        """Rows of a COCO results file; none for what COCO does not score."""
-        return []
 
 
 class Metric(ABC):
@@ -169,6 +143,59 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def example_input(self) -> Tensor:
         """One input of the network, batch of one, as export and benchmark use it."""
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        """The graphs that ``tools/export.py`` writes, on copies of the network, and what surrounds them.
+
+        Args:
+            folded: with BatchNorm folded and branches merged, as exported; false gives the network as it was trained,
+                which exported graphs are compared with.
+
+        Raises:
+            DeploymentError: there is no exported form of this task.
+        """
+        raise DeploymentError(
+            f"the task '{type(self).__name__}' cannot be exported; expected one that names its graphs (Task.deployment)"
+        )
+
+    def before(self) -> dict[str, Any]:
+        """How a user's file becomes the network's input, as plain JSON: ``type`` and numbers, for an exported file.
+
+        Empty for a task whose exported graphs are used by themselves: the runner refuses them.
+        """
+        return {}
+
+    def after(self) -> dict[str, Any]:
+        """How the network's output becomes a prediction, as plain JSON; as :meth:`before`."""
+        return {}
+
+    def predict_exported(self, batch: Batch, run: Run) -> list[Any]:
+        """Predictions for the samples of a batch, in order, by exported graphs in place of the network.
+
+        Args:
+            batch: on the CPU.
+            run: ``run(graph, *inputs)`` gives a tuple of the graph's outputs.
+        """
+        with self.exported(run):
+            return self.predict(batch)
+
+    @contextmanager
+    def exported(self, run: Run) -> "Iterator[None]":
+        """Inside, :attr:`network` is the exported graph ``model``."""
+        kept = self.network
+        self.network = Exported(run)
+        try:
+            yield
+        finally:
+            self.network = kept
+
+    def calibration_data(self) -> "Dataset[Sample]":
+        """Training samples that :meth:`predict_exported` takes, whose activations set the ranges of int8."""
+        return self.train_data()
+
+    def exported_metric(self, dataset: "Dataset[Sample]") -> Metric:
+        """A fresh metric for what :meth:`predict_exported` gives."""
+        return self.metric_for(dataset)
 
     def train_data(self) -> "Dataset[Sample]":
         """The samples to train on."""

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vision.engine.registry import register
+from vision.infrared.targets import SMALLEST_SIDE
 
 Module = TypeVar("Module", bound=nn.Module)
 
 TEM_CHANNELS: dict[str, tuple[int, int, int, int]] = {"lite": (8, 16, 32, 64), "std": (16, 32, 64, 128)}
-SMALLEST_SIDE = 16
 LEAK = 0.1
 
 # Mean and standard deviation of gray values in [0, 1], as published by the BasicIRSTD benchmark on 0..255.
@@ -211,7 +211,7 @@ class TBCNet(nn.Module):
             h = block(down(h))
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             h = block(h, skip)
-        return self.head(h)[..., :height, :width]
+        return self.head(h).narrow(2, 0, height).narrow(3, 0, width)
 
     def probability(self, x: Tensor) -> Tensor:
         """The target image: ``sigmoid(self(x))``, shape ``[N, 1, H, W]``, values in [0, 1]."""

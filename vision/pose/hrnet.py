@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vision.engine.errors import ConfigError, nearest
-
-STRIDE = 4
-"""Image pixels from one cell of a feature map to the next."""
+from vision.pose.finding import STRIDE
 
 WHOLE = 32
 """Image sides are made a multiple of this, the stride of the lowest branch."""
@@ -74,7 +72,8 @@ def concatenated_features(backbone: nn.Module, images: Tensor) -> Tensor:
     branches = backbone(F.pad(images, (0, -width % WHOLE, 0, -height % WHOLE)))
     size = branches[0].shape[-2:]
     enlarged = [F.interpolate(b, size=size, mode="bilinear", align_corners=False) for b in branches[1:]]
-    return torch.cat([branches[0], *enlarged], dim=1)[..., : -(-height // STRIDE), : -(-width // STRIDE)]
+    features = torch.cat([branches[0], *enlarged], dim=1)
+    return features.narrow(2, 0, -(-height // STRIDE)).narrow(3, 0, -(-width // STRIDE))
 
 
 def fold_batchnorm(network: nn.Module) -> nn.Module:

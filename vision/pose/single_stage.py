@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,20 +10,24 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
+from vision.engine.folding import deployed
+from vision.engine.prediction import Picture, Regions
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.pose.crops import inverse, mapped
+from vision.pose.data import MEAN, STD
 from vision.pose.dhrnet import DHRNet, People, probability
-from vision.pose.images import read_rgb
+from vision.pose.halves import ExportedDHRNet, graphs
+from vision.pose.images import number_in, read_rgb
 from vision.pose.losses_single_stage import contrast_loss, focal_loss
 from vision.pose.metrics import PoseMetric
 from vision.pose.oks import extent, oks_nms
 from vision.pose.peaks import decode_poses
-from vision.pose.people import number_in
 from vision.pose.prediction import OnDemand, Poses
 from vision.pose.single_stage_data import SingleStageData, WholeImages, rows_of
 from vision.pose.targets import Annotated, encode
@@ -192,11 +196,34 @@ class SingleStagePose(Task):
         return self.metric_for(self.val_data())
 
     def metric_for(self, dataset: "Dataset[Sample]") -> Metric:
+        if isinstance(dataset, Subset):  # some of them
+            whole = dataset.dataset
+            assert isinstance(whole, WholeImages)
+            truth = whole.ground_truth.only({whole.image_ids[i] for i in dataset.indices})
+            return PoseMetric(truth, nms=None, score_rule="given")
         assert isinstance(dataset, WholeImages)
         return PoseMetric(dataset.ground_truth, nms=None, score_rule="given")
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, 3, self.data.size, self.data.size)
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        """Two graphs: an image to features, centres and shared map; people of one image to their heatmaps."""
+        images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network.features(images), folded)
+        return Deployment(graphs(network, images), self.before(), self.after())
+
+    def calibration_data(self) -> "Dataset[Sample]":
+        """The images of the training split, whole, as they are looked at when predicting."""
+        return self.data.whole_train()
+
+    def predict_exported(self, batch: Batch, run: Run) -> list[Poses]:
+        kept = self.network
+        self.network = cast(DHRNet, ExportedDHRNet(run, kept))
+        try:
+            return self.predict(batch)
+        finally:
+            self.network = kept
 
     def pictures(self, batch: Batch) -> Sequence[Picture]:
         if "picture" in batch:
@@ -221,3 +248,16 @@ class SingleStagePose(Task):
     def together(self, name: str, number: int, predictions: list[Any]) -> Poses:
         found: Poses = predictions[0]
         return Poses.joined(name, number, [found], self.skeleton)
+
+    def before(self) -> dict[str, Any]:
+        """How an image becomes the network's input, for what runs without PyTorch."""
+        scales = list(self.data.test_scales)
+        return {"type": "whole", "short": self.data.short, "scales": scales, "mean": list(MEAN), "std": list(STD)}
+
+    def after(self) -> dict[str, Any]:
+        """How people and their joints are found in the networks' outputs, for what runs without PyTorch."""
+        search = self.network.search
+        return {
+            "type": "single_stage", "most": search.most, "threshold": search.threshold, "kernel": search.kernel,
+            "flip_test": self.flip_test, "nms": self.nms, "skeleton": self.skeleton.plain(),
+        }  # fmt: skip

@@ -13,28 +13,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vision.engine.data import Sample
-from vision.engine.errors import ConfigError, DataError
+from vision.engine.errors import ConfigError
 from vision.engine.registry import register
 from vision.pose.annotations import PoseSet, read_rgb
-from vision.pose.crops import Matrix, mapped, warped
+from vision.pose.crops import Matrix, mapped
 from vision.pose.data import as_input
-from vision.pose.hrnet import STRIDE
+from vision.pose.enlarged import enlarged, require_compact, short_side
+from vision.pose.finding import STRIDE
 from vision.pose.images import RGB, Orientation
 from vision.pose.keypoints import Skeleton
 from vision.pose.records import Instance
 from vision.pose.splits import PoseData
 from vision.pose.targets import SMALLEST_AREA, box_radius, centres_of, chosen_people
-from vision.pose.whole_images import (
-    Factor,
-    SingleStageAugmentation,
-    Square,
-    enlarged,
-    random_square,
-    short_side,
-)
-
-ELONGATED = 32
-"""A test image is at most so many times as long as wide: as its shorter side is enlarged, memory follows this."""
+from vision.pose.warping import warped
+from vision.pose.whole_images import Factor, SingleStageAugmentation, Square, random_square
 
 LEAST_POLYGON = 6
 """Numbers that a polygon of an annotation has at least: three corners."""
@@ -182,12 +174,7 @@ def whole_sample(name: str, image_id: int, image: RGB, short: int, scales: Seque
     Raises:
         DataError: an image more than 32 times as long as wide.
     """
-    short_end, long_end = sorted(image.shape[:2])
-    if long_end > ELONGATED * short_end:
-        raise DataError(
-            f"{name}: {image.shape[1]}x{image.shape[0]} pixels; an image may be {ELONGATED} times as long as wide at "
-            "most, because its shorter side is enlarged to the input's; cut it into parts, or leave it out"
-        )
+    require_compact(image.shape[1], image.shape[0], name)
     views = [view_of(image, short), *(view_of(image, short_side(short, scale)) for scale in scales)]
     (first, matrix), *others = [(view, torch.from_numpy(m)) for view, m in views]
     more = [{"image": view, "matrix": m} for view, m in others]
@@ -275,6 +262,10 @@ class SingleStageData(PoseData):
         if least is None:
             least = 0.0 if self.layout == "crowdpose" else SMALLEST_AREA
         return TrainingSquares(self.ground_truth("train"), self.size, self.augmentation, least, self.orientation)
+
+    def whole_train(self) -> Dataset[Sample]:
+        """The images to train on, whole, as they are looked at when predicting."""
+        return self._whole(self.ground_truth("train"))
 
     def val(self) -> Dataset[Sample]:
         """The images to choose on, whole."""

@@ -8,22 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
+from vision.engine.folding import deployed
+from vision.engine.prediction import Picture, Regions
 from vision.engine.recipe import Block
 from vision.engine.registry import OfKind, build, register
-from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.pose.codecs import Codec
-from vision.pose.crops import crop_matrix, region, to_image, warped
-from vision.pose.data import TopDownCrops, TopDownData, as_input
-from vision.pose.images import read_rgb
+from vision.pose.crops import crop_matrix, region, to_image
+from vision.pose.data import MEAN, STD, TopDownCrops, TopDownData, annotated, as_input
+from vision.pose.images import number_in, read_rgb
 from vision.pose.metrics import PoseMetric
 from vision.pose.network import parameter_groups
 from vision.pose.oks import rescored
-from vision.pose.people import number_in, whole_picture
+from vision.pose.people import whole_picture
 from vision.pose.prediction import OnDemand, Poses
+from vision.pose.warping import warped
 
 log = logging.getLogger(__name__)
 
@@ -104,11 +108,30 @@ class TopDown(Task):
         return self.metric_for(self.val_data())
 
     def metric_for(self, dataset: "Dataset[Sample]") -> Metric:
+        if isinstance(dataset, Subset):  # the first of them
+            crops = dataset.dataset
+            assert isinstance(crops, TopDownCrops)
+            images = {crops.subjects[i].image.id for i in dataset.indices}
+            return PoseMetric(crops.ground_truth.only(images), nms=self.nms)
         assert isinstance(dataset, TopDownCrops)
         return PoseMetric(dataset.ground_truth, nms=self.nms)
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, 3, *self.data.input_size[::-1])
+
+    def calibration_data(self) -> "Dataset[Sample]":
+        """Crops of the people to train on, not augmented."""
+        kept = self.data.ground_truth("train")
+        return self.data.crops(annotated(kept), kept)
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        width, height = self.data.input_size
+        example = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network(example), folded)
+        with torch.no_grad():
+            outputs = ("columns", "rows") if isinstance(network(example), tuple) else ("heatmaps",)
+        graph = images_graph(network, example, outputs, any_size=False)  # crops have the input's size
+        return Deployment((graph,), self.before(), self.after())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Two groups: weight decay leaves out biases, norms, and what the network names (``no_weight_decay``)."""
@@ -161,6 +184,15 @@ class TopDown(Task):
 
     def together(self, name: str, number: int, predictions: list[Any]) -> Poses:
         return Poses.joined(name, number, predictions, self.skeleton)
+
+    def before(self) -> dict[str, Any]:
+        """How the person in a box becomes the network's input, for what runs without PyTorch."""
+        size, padding = list(self.data.input_size), self.data.padding
+        return {"type": "crop", "input_size": size, "padding": padding, "mean": list(MEAN), "std": list(STD)}
+
+    def after(self) -> dict[str, Any]:
+        """How the network's output is decoded, for what runs without PyTorch."""
+        return {**self.codec.after(), "flip_test": self.flip_test, "skeleton": self.skeleton.plain()}
 
 
 def _array(values: Any) -> NDArray[np.float32]:

@@ -1,0 +1,1 @@
+"""Trained networks outside PyTorch: exported files, and what runs them."""
