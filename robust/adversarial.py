@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from robust.attacks import Loss, Start, pgd, untouched
 from robust.averaging import WeightAverage, renew_statistics
@@ -17,6 +18,8 @@ from robust.tracking import StabilityRecord
 from vision.classification import Normalised, metrics
 from vision.classification.data import ClassificationData
 from vision.classification.task import Classification, ClassificationMetric, Scores
+from vision.engine.data import Sample
+from vision.engine.deployment import Run
 from vision.engine.errors import ConfigError
 from vision.engine.evaluation import to_device
 from vision.engine.loading import load, size_of
@@ -264,8 +267,16 @@ class AdversarialClassification(Classification):
             for s, row in zip(found, logits, strict=True)
         ]
 
+    def predict_exported(self, batch: Batch, run: Run) -> list[Scores]:
+        """On clean images: an exported graph has no gradients to attack by."""
+        with self.exported(run):
+            return super().predict(batch)
+
     def metric(self) -> Metric:
         return RobustMetric(self.data.classes)
+
+    def exported_metric(self, dataset: "Dataset[Sample]") -> Metric:
+        return ClassificationMetric(self.data.classes)
 
     def after_epoch(self, epoch: int) -> None:
         if self.stability is not None:

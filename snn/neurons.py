@@ -107,10 +107,12 @@ class STOPLIFNode(base.MemoryModule):
         current = x.to(state_dtype(x))
         if self.v is not None:
             require_same_state(self.label, self.v, current)
+        if not torch.is_grad_enabled():
+            self.s, self.v = self.advance(current, self.v)
+            return self.s
         if self.rule == "bptt":
             return self._through_time(current)
-        if torch.is_grad_enabled():
-            self._update_traces()
+        self._update_traces()
         self.s, self.v = fire(
             current, self.v_threshold, self.leak, self.v, (self.threshold_trace, self.leak_trace),
             self.surrogate_function, self.reduction,
@@ -120,9 +122,20 @@ class STOPLIFNode(base.MemoryModule):
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         """Spikes ``[T, N, *]`` of currents ``[T, N, *]``."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # what is exported writes into no memory
             return torch.stack([self.single_step_forward(x) for x in x_seq])
         return self._fused(x_seq)
+
+    def advance(self, current: Tensor, rest: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step without gradients, traces or state: spikes and the membrane after the reset, each ``[N, *]``.
+
+        Args:
+            current: :math:`I[t]`.
+            rest: :math:`r[t-1]`; None is zero.
+        """
+        membrane = current if rest is None else torch.addcmul(current, rest, self.leak)
+        spikes = (membrane >= self.v_threshold).to(membrane.dtype)
+        return spikes, torch.addcmul(membrane, spikes, self.v_threshold, value=-1)
 
     @torch.no_grad()
     def _update_traces(self) -> None:

@@ -166,6 +166,11 @@ class TracedConv2d(nn.Conv2d, Synapse):
         variance, mean = torch.var_mean(self.weight, axes, keepdim=True)
         return self.gain * (self.weight - mean) * torch.rsqrt(variance * fan_in + 1e-4)
 
+    def deploy(self) -> None:
+        """Makes a standardised weight the weight itself, in place, for inference."""
+        if self.gain is not None:
+            self.weight.data, self.gain = self.effective_weight().detach(), None
+
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, out_channels, H', W']``."""
         return self._connect(input, self.effective_weight(), self.bias, self.linear_map)

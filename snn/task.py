@@ -7,7 +7,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from snn.deployment import Step, forget, graphs
 from snn.encoders import Encoding, direct, poisson, rows
 from snn.event_data import EventData
 from snn.metric import Layers, SpikeScores, SpikingMetric, first_settled
@@ -17,9 +19,11 @@ from snn.neurons import SequenceError
 from snn.rules import Learn, Rule, constrain, learnable, neurons, set_rule
 from snn.stop import Reduction
 from vision.classification.data import ClassificationData
-from vision.classification.task import SHOWN, Classification
+from vision.classification.task import SHOWN, Classification, ClassificationMetric
 from vision.engine.data import DataModule, Sample
+from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
+from vision.engine.folding import deployed
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, Picture, StepContext, Task
 
@@ -190,6 +194,15 @@ class SpikingClassification(Task):
         x = self.inputs(batch)
         with watched(self.network, len(x), x.shape[1]) as seen:
             outputs = self.network.run(x).float()
+        return self._scores(batch, outputs, seen)
+
+    def predict_exported(self, batch: Batch, run: Run) -> list[SpikeScores]:
+        """The same answers; how layers fired is not seen from outside, and left empty."""
+        static = not isinstance(self.data, EventData) and self.encoding != "poisson"
+        (outputs,) = run("model", batch["image"] if static else self.inputs(batch))
+        return self._scores(batch, outputs.float(), Activity())
+
+    def _scores(self, batch: Batch, outputs: Tensor, seen: Activity) -> list[SpikeScores]:
         scores = self.network.score(outputs)
         by_step = scores.argmax(2).T.tolist()
         logits = scores[-1] * (len(outputs) if self.network.output == "spikes" else 1)  # counts of spikes
@@ -203,12 +216,13 @@ class SpikingClassification(Task):
         for place, name in enumerate(batch["id"]):
             labels = [self.data.classes[k] for k in classes[place].tolist()]
             shares = dict(zip(labels, values[place].tolist(), strict=True))
-            own = rates[place]
+            own = rates[place] if rates else {}
             found.append(
                 SpikeScores(
                     name, labels[0], shares[labels[0]], shares, logits[place].cpu().numpy(),
                     [self.data.classes[k] for k in by_step[place]], first_settled(by_step[place]),
-                    float(np.average(list(own.values()), weights=weights)), operations[place], own,
+                    float(np.average(list(own.values()), weights=weights)) if own else 0.0,
+                    operations[place] if operations else {}, own,
                     {layer: raster[place] for layer, raster in rasters.items()}, by_step[place], layers,
                 )
             )  # fmt: skip
@@ -226,6 +240,23 @@ class SpikingClassification(Task):
 
     def metric(self) -> Metric:
         return SpikingMetric(self.data.classes)
+
+    def exported_metric(self, dataset: "Dataset[Sample]") -> Metric:
+        return ClassificationMetric(self.data.classes)
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        """Two graphs, ``model`` over all time steps and ``step``; random spikes (``poisson``) are drawn outside."""
+        size, channels = self.data.image_size, self.data.in_channels
+        images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+        events = isinstance(self.data, EventData)
+        steps = self.data.frames if isinstance(self.data, EventData) else self.network.steps
+        shown = direct(images, steps).round() if events or self.encoding == "poisson" else images
+        encoding: Encoding = "rows" if self.encoding == "rows" and not events else "direct"
+        example, kind = shown.contiguous(), "image" if shown.ndim == 4 else "frames"
+        forget(self.network)
+        sequences = rows(example) if encoding == "rows" else example
+        network = deployed(self.network, lambda network: Step(network)(network.sequence(sequences)[0]), folded)
+        return Deployment(graphs(network, example, kind, encoding), self.before(), self.after())
 
     def example_input(self) -> Tensor:
         size, channels = self.data.image_size, self.data.in_channels

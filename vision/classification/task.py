@@ -16,7 +16,9 @@ from vision.classification import metrics
 from vision.classification.data import ClassificationData
 from vision.classification.images import decode
 from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
+from vision.engine.folding import deployed, takes_any_size
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
 from vision.report.figures import TRUTH, WRONG, banner, enlarge
@@ -143,6 +145,12 @@ class Classification(Task):
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, self.data.in_channels, self.data.image_size, self.data.image_size)
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        example = torch.rand(2, *self.example_input().shape[1:], generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network(example), folded)
+        graph = images_graph(network, example, ("logits",), takes_any_size(network, example))
+        return Deployment((graph,), self.before(), self.after())
 
     def pictures(self, batch: Batch) -> list[Picture]:
         images = batch["image"].float().cpu()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from vision.engine.data import DataModule, Sample
+from vision.engine.deployment import Deployment, DeploymentError, Exported, Run
 from vision.engine.errors import ConfigError, DataError, nearest
 
 Batch = dict[str, Any]
@@ -169,6 +171,52 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def example_input(self) -> Tensor:
         """One input of the network, batch of one, as export and benchmark use it."""
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        """The graphs that ``tools/export.py`` writes, on copies of the network, and what surrounds them.
+
+        Args:
+            folded: with BatchNorm folded and branches merged, as exported; false gives the network as it was trained,
+                which exported graphs are compared with.
+
+        Raises:
+            DeploymentError: there is no exported form of this task.
+        """
+        raise DeploymentError(
+            f"the task '{type(self).__name__}' cannot be exported; expected one that names its graphs (Task.deployment)"
+        )
+
+    def before(self) -> dict[str, Any]:
+        """How an image becomes an input of the exported network, as plain JSON with a ``type``."""
+        return {}
+
+    def after(self) -> dict[str, Any]:
+        """How outputs of the exported network become a prediction, as plain JSON with a ``type``."""
+        return {}
+
+    def predict_exported(self, batch: Batch, run: Run) -> list[Any]:
+        """Predictions for the samples of a batch, in order, by exported graphs in place of the network.
+
+        Args:
+            batch: on the CPU.
+            run: ``run(graph, *inputs)`` gives a tuple of the graph's outputs.
+        """
+        with self.exported(run):
+            return self.predict(batch)
+
+    @contextmanager
+    def exported(self, run: Run) -> "Iterator[None]":
+        """Inside, :attr:`network` is the exported graph ``model``."""
+        kept = self.network
+        self.network = Exported(run)
+        try:
+            yield
+        finally:
+            self.network = kept
+
+    def exported_metric(self, dataset: "Dataset[Sample]") -> Metric:
+        """A fresh metric for what :meth:`predict_exported` gives."""
+        return self.metric_for(dataset)
 
     def train_data(self) -> "Dataset[Sample]":
         """The samples to train on."""

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from vision.engine.checkpoint import load_weights
 from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError, DataError
+from vision.engine.folding import deployed
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
 from vision.infrared.clutter import ClutterRecord, clutter_record, clutter_summary
@@ -221,6 +223,13 @@ class InfraredTargets(Task):
     def example_input(self) -> Tensor:
         return torch.zeros(1, self.data.in_channels, 256, 256)
 
+    def deployment(self, folded: bool = True) -> Deployment:
+        """The TEM alone; the SCM only serves training."""
+        example = torch.randn(2, self.data.in_channels, 64, 80, generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network(example), folded)
+        graph = images_graph(network, example, ("logits",), True, smallest=SMALLEST_SIDE)
+        return Deployment((graph,), self.before(), self.after())
+
     def pictures(self, batch: Batch) -> list[Picture]:
         return [to_picture(_visible(raw.cpu().numpy())) for raw in batch["raw"]]
 
@@ -319,6 +328,13 @@ class TargetCounting(Task):
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, 1, self.data.size, self.data.size)
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        side = max(self.data.size, SMALLEST_SIDE)
+        example = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network(example), folded)
+        graph = images_graph(network, example, ("logits",), True, smallest=SMALLEST_SIDE)
+        return Deployment((graph,), self.before(), self.after())
 
     def pictures(self, batch: Batch) -> list[Picture]:
         return [enlarge(to_picture(image.cpu().numpy()), 128) for image in batch["image"]]

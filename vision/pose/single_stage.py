@@ -2,21 +2,24 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
+from vision.engine.folding import deployed
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
 from vision.pose.crops import inverse, mapped
 from vision.pose.dhrnet import DHRNet, People, probability
+from vision.pose.halves import ExportedDHRNet, graphs
 from vision.pose.images import read_rgb
 from vision.pose.losses_single_stage import contrast_loss, focal_loss
 from vision.pose.metrics import PoseMetric
@@ -181,11 +184,30 @@ class SingleStagePose(Task):
         return self.metric_for(self.val_data())
 
     def metric_for(self, dataset: "Dataset[Sample]") -> Metric:
+        if isinstance(dataset, Subset):  # some of them
+            whole = dataset.dataset
+            assert isinstance(whole, WholeImages)
+            truth = whole.ground_truth.only({whole.image_ids[i] for i in dataset.indices})
+            return PoseMetric(truth, nms=None, score_rule="given")
         assert isinstance(dataset, WholeImages)
         return PoseMetric(dataset.ground_truth, nms=None, score_rule="given")
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, 3, self.data.size, self.data.size)
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        """Two graphs: an image to features, centres and shared map; people of one image to their heatmaps."""
+        images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network.features(images), folded)
+        return Deployment(graphs(network, images), self.before(), self.after())
+
+    def predict_exported(self, batch: Batch, run: Run) -> list[Poses]:
+        kept = self.network
+        self.network = cast(DHRNet, ExportedDHRNet(run, kept))
+        try:
+            return self.predict(batch)
+        finally:
+            self.network = kept
 
     def pictures(self, batch: Batch) -> Sequence[Picture]:
         if "picture" in batch:

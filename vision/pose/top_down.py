@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
+from vision.engine.folding import deployed, takes_any_size
 from vision.engine.recipe import Block
 from vision.engine.registry import OfKind, build, register
 from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
@@ -104,11 +106,25 @@ class TopDown(Task):
         return self.metric_for(self.val_data())
 
     def metric_for(self, dataset: "Dataset[Sample]") -> Metric:
+        if isinstance(dataset, Subset):  # the first of them
+            crops = dataset.dataset
+            assert isinstance(crops, TopDownCrops)
+            images = {crops.subjects[i].image.id for i in dataset.indices}
+            return PoseMetric(crops.ground_truth.only(images), nms=self.nms)
         assert isinstance(dataset, TopDownCrops)
         return PoseMetric(dataset.ground_truth, nms=self.nms)
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, 3, *self.data.input_size[::-1])
+
+    def deployment(self, folded: bool = True) -> Deployment:
+        width, height = self.data.input_size
+        example = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+        network = deployed(self.network, lambda network: network(example), folded)
+        with torch.no_grad():
+            outputs = ("columns", "rows") if isinstance(network(example), tuple) else ("heatmaps",)
+        graph = images_graph(network, example, outputs, takes_any_size(network, example))
+        return Deployment((graph,), self.before(), self.after())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Two groups: weight decay leaves out biases, norms, and what the network names (``no_weight_decay``)."""
