@@ -91,7 +91,8 @@ def ss2d_macs(batch: int, positions: int, channels: int, states: int, rank: int,
 def _flops_of_node(inputs: Sequence[Any], *_: Any, **__: Any) -> int:
     """Of the node that stands for a scan; its inputs are u, delta, A, B, C, D, z, delta_bias, initial_state."""
     u, _delta, A, _B, _C, D, z, *_rest = inputs
-    return 2 * scan_macs(*u, A[1], D is not None, z is not None)
+    batch, length, channels = u
+    return 2 * scan_macs(batch, length, channels, A[1], D is not None, z is not None)
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def _seen_by_the_counter() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", UserWarning)  # torch warns of another vendor's GPUs when oneDNN is left out
-        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))  # type: ignore[attr-defined]
+        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(onnx_form("node"))
         stack.enter_context(torch.no_grad())
