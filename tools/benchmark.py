@@ -51,6 +51,8 @@ USUAL: dict[str, Size] = {
 }  # fmt: skip
 """Rows and columns that networks are measured at, which take any and do not tell their own."""
 
+WIDE_ENOUGH = 200
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser with subcommands; a subcommand's own options may stand in any order."""
@@ -235,6 +237,8 @@ def _wrote(result: dict[str, Any], arguments: argparse.Namespace) -> bool:
 
 def _show(head: Sequence[str], rows: Sequence[Sequence[str]], told: Sequence[str], warnings: Sequence[str]) -> None:
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDE_ENOUGH  # a file or another program: nothing is folded
     table = Table(*head)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -268,11 +272,11 @@ def run_count(arguments: argparse.Namespace) -> int:
         rows.append({"what": subject.label, "shapes": shapes, **asdict(found)})
     if not _wrote({"benchmark": "count", "rows": rows}, arguments):
         kinds = list(dict.fromkeys(kind for row in rows for kind in row["by_kind"]))
-        shown = [
-            [row["what"], " ".join("x".join(map(str, shape)) for shape in row["shapes"].values()),
-             f"{row['parameters']:,}", in_words(row["macs"]), *(in_words(row["by_kind"].get(kind, 0)) for kind in kinds)]
-            for row in rows
-        ]  # fmt: skip
+        shown = []
+        for row in rows:
+            shapes = " ".join("x".join(map(str, shape)) for shape in row["shapes"].values())
+            own = [in_words(row["by_kind"].get(kind, 0)) for kind in kinds]
+            shown.append([row["what"], shapes, f"{row['parameters']:,}", in_words(row["macs"]), *own])
         _show(("what", "input", "parameters", "MACs", *kinds), shown, (), ())
     return 0
 
