@@ -8,6 +8,7 @@ import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -308,9 +309,10 @@ def run_pipeline(arguments: argparse.Namespace) -> int:
     regions = None if arguments.boxes is None else regions_of(arguments.boxes, BOX_SCORE, device, None)
     task = load_run(Path(arguments.run_folder), arguments.checkpoint, [])[2].eval()
     torch.set_num_threads(arguments.threads)
-    graphs = graph_runner(task, how)
-    with watched(arguments.threads) as conditions:
-        seen = time_stages(task, graphs, files, arguments.repeats, regions)
+    with TemporaryDirectory() as folder:
+        graphs = graph_runner(task, how, Path(folder))
+        with watched(arguments.threads) as conditions:
+            seen = time_stages(task, graphs, files, arguments.repeats, regions)
     result = {
         "kind": "pipeline",
         "title": "Stages of a prediction",

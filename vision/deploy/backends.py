@@ -1,10 +1,8 @@
 """A subject made ready to be called by a backend, in a precision, on a device; or a refusal with the fix."""
 
-import importlib
 import importlib.util
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -14,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vision.deploy.half import in_half
 from vision.deploy.naming import BACKENDS, PRECISIONS
+from vision.deploy.onnx import onnx_model, save
+from vision.deploy.parity import runner_of
+from vision.deploy.quantise import FEWEST, in_int8
+from vision.deploy.session import PROVIDERS, OnnxSession, onnxruntime
 from vision.deploy.subjects import Subject
 from vision.engine.deployment import DeploymentError, Graph, Run
 from vision.engine.errors import ConfigError, DeviceError
@@ -26,10 +29,13 @@ TAKES = {
     "eager": ("fp32", "bf16", "fp16"),
     "compiled": ("fp32", "bf16", "fp16"),
     "onnxruntime": ("fp32", "fp16", "int8"),
-    "aoti": ("fp32", "bf16", "fp16"),
+    "aoti": ("fp32",),
     "tensorrt": ("fp32", "fp16", "int8"),
 }
 """The precisions of each backend."""
+
+MODEL = "model"
+RANDOM_RANGES = ", ranges from random inputs: its outputs are of no use"
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class How:
     def _need_libraries(self) -> None:
         if self.backend == "onnxruntime":
             _need("onnxruntime", "export")
-            if self.device == "cuda" and "CUDAExecutionProvider" not in _onnxruntime().get_available_providers():
+            if self.device == "cuda" and PROVIDERS["cuda"] not in onnxruntime().get_available_providers():
                 raise DeviceError(
                     "onnxruntime on cuda: this onnxruntime is built for CPUs; python -m pip install onnxruntime-gpu"
                 )
@@ -100,10 +106,6 @@ def _has_compiler() -> bool:
 def _need(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise DeviceError(f"{module} is not installed: python -m pip install 'triptych[{extra}]'")
-
-
-def _onnxruntime() -> Any:
-    return importlib.import_module("onnxruntime")  # an extra, and slow to import
 
 
 @dataclass
@@ -135,12 +137,12 @@ def ready(subject: Subject, how: How) -> Ready:
     torch.set_num_threads(how.threads)
     inputs = subject.inputs(how.batch)
     if subject.file is not None:
-        return _file(subject.file, inputs, how)
+        return _file(subject.file, subject, inputs, how)
     assert subject.graph is not None
     if how.backend in ("eager", "compiled"):
         return _torch(subject.graph.module, inputs, how)
     folder = tempfile.TemporaryDirectory(prefix="benchmark")
-    made = _file(exported(subject.graph, inputs, how, Path(folder.name)), inputs, how)
+    made = _file(exported(subject.graph, inputs, how, Path(folder.name)), subject, inputs, how)
     made.folder = folder
     return made
 
@@ -172,99 +174,22 @@ def _is_channels_last(network: nn.Module) -> bool:
     return bool(wide) and all(k.is_contiguous(memory_format=torch.channels_last) for k in wide)
 
 
-def _file(file: Path, inputs: Mapping[str, Tensor], how: How) -> Ready:
-    run = {"onnxruntime": _onnx_file, "aoti": _aoti_file}[how.backend]
-    made = run(file, inputs, how)
+def _file(file: Path, subject: Subject, inputs: Mapping[str, Tensor], how: How) -> Ready:
+    made = _onnx_file(file, subject, inputs, how) if how.backend == "onnxruntime" else _aoti_file(file, inputs, how)
     made.file = file
     return made
 
 
-def exported(graph: Graph, inputs: Mapping[str, Tensor], how: How, folder: Path) -> Path:
-    """Exports a graph for the inputs at hand, of their sizes.
-
-    Raises:
-        ConfigError: a precision that takes an export of its own.
-        DeploymentError: it cannot be exported.
-    """
-    if how.precision != "fp32":
-        raise ConfigError(
-            f"{how.backend} in {how.precision}: is not made on the fly, as its accuracy has to be checked; export it "
-            "with tools/export.py and measure the file"
-        )
-    if how.backend == "tensorrt":
-        raise ConfigError("tensorrt: engines are not built on the fly; build one with tools/export.py and measure it")
-    given = tuple(inputs.values())
-    try:
-        return (
-            _to_onnx(graph, given, folder) if how.backend == "onnxruntime" else _to_package(graph, given, how, folder)
-        )
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DeploymentError(f"graph '{graph.name}' cannot be exported for {how.backend}: {reason}") from error
-
-
-def _to_onnx(graph: Graph, inputs: tuple[Tensor, ...], folder: Path) -> Path:
-    file = folder / f"{graph.name}.onnx"
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph.module, inputs, str(file), dynamo=True, verbose=False,
-            input_names=list(graph.inputs), output_names=list(graph.outputs),
-        )  # fmt: skip
-    return file
-
-
-def _to_package(graph: Graph, inputs: tuple[Tensor, ...], how: How, folder: Path) -> Path:
-    file = folder / f"{graph.name}.pt2"
-    module, given = graph.module.to(how.device), tuple(t.to(how.device) for t in inputs)
-    with torch.no_grad():
-        torch._inductor.aoti_compile_and_package(torch.export.export(module, given), package_path=str(file))
-    return file
-
-
-def graph_runner(task: Task, how: How) -> Run:
-    """Runs the graphs of a task by a backend: tensors on the CPU in and out, of any number of samples or people.
-
-    Raises:
-        ConfigError: a backend that does not take inputs whose size changes from image to image.
-        UserError: it cannot be run as asked for.
-    """
-    if how.backend not in ("eager", "compiled"):
-        raise ConfigError(f"{how.backend}: graphs of any size are not made on the fly; use eager or compiled")
-    how.check()
-    modules: dict[str, Callable[..., Any]] = {}
-    for graph in task.deployment().graphs:
-        module = graph.module.to(how.device)
-        modules[graph.name] = torch.compile(module) if how.backend == "compiled" else module
-
-    def run(graph: str, *inputs: Tensor) -> tuple[Tensor, ...]:
-        with torch.inference_mode(), _cast(how):
-            found = modules[graph](*(t.to(how.device) for t in inputs))
-        return tuple(t.float().cpu() for t in (found if isinstance(found, tuple) else (found,)))
-
-    return run
-
-
-def _onnx_file(file: Path, inputs: Mapping[str, Tensor], how: How) -> Ready:
-    library = _onnxruntime()
-    options = library.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = how.threads, 1
-    provider = "CUDAExecutionProvider" if how.device == "cuda" else "CPUExecutionProvider"
-    session = library.InferenceSession(str(file), options, providers=[provider])
-    if session.get_providers()[0] != provider:
-        raise DeviceError(f"onnxruntime took {session.get_providers()[0]} instead of {provider}: see its log above")
-    wanted = [each.name for each in session.get_inputs()]
-    feeds = {key: value.numpy() for key, value in zip(wanted, inputs.values(), strict=True)}
-    about = {"runs": f"onnxruntime {library.__version__}, {provider}", "dtype": DTYPE_NAMES[how.precision],
-             "layout": "the runtime's own"}  # fmt: skip
-    if how.device == "cpu":
-        return Ready(lambda: session.run(None, feeds), how, about)
-    binding = session.io_binding()
-    for key, value in feeds.items():
-        binding.bind_ortvalue_input(key, library.OrtValue.ortvalue_from_numpy(value, "cuda", 0))
-    for output in session.get_outputs():
-        binding.bind_output(output.name, "cuda")
-    return Ready(lambda: session.run_with_iobinding(binding), how, about)
+def _onnx_file(file: Path, subject: Subject, inputs: Mapping[str, Tensor], how: How) -> Ready:
+    session = OnnxSession({MODEL: file}, how.device, how.threads)
+    feeds = {key: value.numpy() for key, value in inputs.items()}
+    made = subject.file is None and how.precision == "int8"
+    about = {
+        "runs": f"onnxruntime {onnxruntime().__version__}, {PROVIDERS[how.device]}",
+        "dtype": DTYPE_NAMES[how.precision] + (RANDOM_RANGES if made else ""),
+        "layout": "the runtime's own",
+    }
+    return Ready(lambda: session.run(MODEL, feeds), how, about)
 
 
 def _aoti_file(file: Path, inputs: Mapping[str, Tensor], how: How) -> Ready:
@@ -283,3 +208,71 @@ def _aoti_file(file: Path, inputs: Mapping[str, Tensor], how: How) -> Ready:
     about = {"runs": f"AOTInductor of torch {torch.__version__}", "dtype": DTYPE_NAMES[how.precision],
              "layout": "the compiler's own"}  # fmt: skip
     return Ready(call, how, about)
+
+
+def exported(graph: Graph, inputs: Mapping[str, Tensor], how: How, folder: Path) -> Path:
+    """Exports a graph; in int8 with ranges from random inputs, which is enough to time it and no more.
+
+    Raises:
+        ConfigError: a backend whose files are not made on the fly.
+        DeploymentError: it cannot be exported.
+    """
+    if how.backend == "tensorrt":
+        raise ConfigError("tensorrt: engines are not built on the fly; build one with tools/export.py and measure it")
+    if how.backend == "onnxruntime":
+        return _to_onnx(graph, inputs, how.precision, folder)
+    file, module = folder / f"{graph.name}.pt2", graph.module.to(how.device)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, tuple(t.to(how.device) for t in inputs.values()))
+            torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeploymentError(f"graph '{graph.name}' cannot be compiled by AOTInductor: {reason}") from error
+    return file
+
+
+def _to_onnx(graph: Graph, inputs: Mapping[str, Tensor], precision: str, folder: Path) -> Path:
+    file, model = folder / f"{graph.name}.onnx", onnx_model(graph)
+    if precision == "fp16":
+        model = in_half(model)
+    if precision == "int8":
+        feeds = {key: value.numpy() for key, value in inputs.items()}
+        model = in_int8(model, (feeds for _ in range(FEWEST)), FEWEST)
+    save(model, file, {})
+    return file
+
+
+def graph_runner(task: Task, how: How, folder: Path) -> Run:
+    """Runs the graphs of a task by a backend: tensors on the CPU in and out, of any number of samples or people.
+
+    Args:
+        task: with its weights.
+        how: backend, precision, device, threads.
+        folder: for files that have to be made.
+
+    Raises:
+        ConfigError: a backend or precision whose graphs are not made on the fly.
+        UserError: it cannot be run as asked for.
+    """
+    how.check()
+    deployment = task.deployment()
+    if how.backend == "onnxruntime" and how.precision == "fp32":
+        files = {graph.name: _to_onnx(graph, {}, how.precision, folder) for graph in deployment.graphs}
+        return runner_of(OnnxSession(files, how.device, how.threads), deployment)
+    if how.backend not in ("eager", "compiled"):
+        raise ConfigError(
+            f"{how.backend} in {how.precision}: a whole pipeline is not made on the fly; use eager, compiled, or "
+            "onnxruntime in fp32"
+        )
+    modules: dict[str, Callable[..., Any]] = {}
+    for graph in deployment.graphs:
+        module = graph.module.to(how.device)
+        modules[graph.name] = torch.compile(module) if how.backend == "compiled" else module
+
+    def run(graph: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode(), _cast(how):
+            found = modules[graph](*(t.to(how.device) for t in inputs))
+        return tuple(t.float().cpu() for t in (found if isinstance(found, tuple) else (found,)))
+
+    return run

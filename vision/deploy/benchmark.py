@@ -8,7 +8,6 @@ from typing import Any
 from vision.deploy.backends import How
 from vision.deploy.comparing import Case, Comparison, Found, measure
 from vision.deploy.counting import in_words
-from vision.deploy.naming import FILES, Name
 from vision.deploy.subjects import Subject
 from vision.deploy.timing import ClockName
 from vision.engine.environment import git_commit, machine_summary
@@ -41,15 +40,11 @@ class Plan:
     clock: ClockName = "wall"
     memory: bool = True
 
-    def ways(self, name: Name, batch: int) -> list[How]:
-        """How a thing is run: as its name says, else by each of the backends.
-
-        Raises:
-            ConfigError: a backend that cannot run such a file.
-        """
-        own = FILES[name.what[name.what.rindex(".") :].lower()] if name.kind == "file" else name.backend
-        backends = (own,) if own else self.backends
-        precision = name.precision or self.precision
+    def ways(self, subject: Subject, batch: int) -> list[How]:
+        """How a thing is run: as its name says, else by each of the backends."""
+        name = subject.name
+        backends = (name.backend,) if name.backend else self.backends
+        precision = name.precision or subject.precision or self.precision
         return [How(backend, precision, self.device, batch, self.threads) for backend in backends]
 
 
@@ -71,9 +66,9 @@ def run(subjects: Sequence[Subject], against: Subject | None, plan: Plan) -> dic
     found: list[Found] = []
     comparisons: list[Comparison] = []
     for batch in plan.batches:
-        cases = [Case(subject, how) for subject in subjects for how in plan.ways(subject.name, batch)]
+        cases = [Case(subject, how) for subject in subjects for how in plan.ways(subject, batch)]
         if against is not None:
-            cases.append(Case(against, _one_way(plan, against.name, batch)))
+            cases.append(Case(against, _one_way(plan, against, batch)))
         for case in cases:
             case.how.check()  # before anything takes time
         found.append(measure(cases, plan.rounds, plan.seconds, plan.clock, plan.memory))
@@ -82,8 +77,8 @@ def run(subjects: Sequence[Subject], against: Subject | None, plan: Plan) -> dic
     return document(found, comparisons, plan)
 
 
-def _one_way(plan: Plan, name: Name, batch: int) -> How:
-    ways = plan.ways(name, batch)
+def _one_way(plan: Plan, subject: Subject, batch: int) -> How:
+    name, ways = subject.name, plan.ways(subject, batch)
     if len(ways) > 1:
         names = ", ".join(f"{name.short}@{how.backend}" for how in ways)
         raise ConfigError(f"--against {name.short}: several backends are asked for; say which: {names}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vision.deploy.backends import How, Ready, ready
+from vision.deploy.backends import RANDOM_RANGES, How, Ready, ready
 from vision.deploy.conditions import Conditions, watched
 from vision.deploy.counting import Count, count
 from vision.deploy.memory import peak
@@ -222,6 +222,9 @@ def warnings_of(rows: Sequence[Mapping[str, Any]], conditions: Conditions) -> li
                 f"{row['what']}, batch {row['batch']}: the middle half of its calls spreads over "
                 f"{100 * row['spread']:.0f} % of the median (more than {100 * WIDE:.0f} %)"
             )
+        if RANDOM_RANGES in row["dtype"]:
+            found.append(f"{row['what']}: made int8 with random inputs: believe its speed, not its outputs; to use it, "
+                         "export the run with tools/export.py")  # fmt: skip
         if not row["warm"]:
             found.append(f"{row['what']}, batch {row['batch']}: was still changing after {row['warm_up_calls']} calls")
     fewest = min((row["rounds"] for row in rows), default=FEWEST_ROUNDS)

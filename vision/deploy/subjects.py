@@ -38,7 +38,8 @@ class Subject:
         graph: of a network, deployed; None of an exported file.
         trained_form: the same as it was trained, with its batch norms: what published sizes are told of.
         file: the exported file.
-        dtypes: of a file's inputs.
+        precision: of a file, as its export tells.
+        dtypes: of the inputs.
         examples: of each input, where values have to be taken from it (places of people).
         folded: whether batch norms and branches were folded.
         task: of a run or recipe.
@@ -55,6 +56,7 @@ class Subject:
     graph: Graph | None = None
     trained_form: Graph | None = None
     file: Path | None = None
+    precision: str | None = None
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     examples: dict[str, Tensor] = field(default_factory=dict)
     folded: bool = True
@@ -249,7 +251,7 @@ def _of_file(name: Name, size: Size | None, people: int) -> Subject:
     metric = (about.get("run") or {}).get("metric")
     figures = dict(metric) if isinstance(metric, dict) else {}
     return Subject(
-        name, shapes, {**letters, "P": people}, file=file, dtypes=dtypes,
+        name, shapes, {**letters, "P": people}, file=file, precision=about.get("precision"), dtypes=dtypes,
         examples={key: torch.zeros(1, *shape[1:], dtype=dtypes[key]) for key, shape in shapes.items()
                   if not dtypes[key].is_floating_point},
         trained=about.get("trained"), weights=file.name, figures=figures,
