@@ -1,1 +1,1 @@
-"""Networks outside of training: exported, run and measured; it knows tasks, no system."""
+"""Networks outside of training: exported, run by other runtimes, and measured."""

@@ -119,9 +119,16 @@ def read_weights(path: str | Path) -> Weights:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return Weights(path, tensors, file.metadata() or {})
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError, struct.error) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+    form = metadata.get("format", "")
+    if form.startswith("triptych-weights-") and form != WEIGHTS_FORMAT:
+        raise CheckpointError(
+            f"{path}: weights of the format '{form}', and this version reads '{WEIGHTS_FORMAT}'; use the triptych that "
+            "wrote them, or train again"
+        )
+    return Weights(path, tensors, metadata)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

@@ -20,6 +20,10 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be read or written, or that belongs to another network or task."""
 
 
+class ExportedFileError(UserError):
+    """An exported file that cannot be read or used: damaged, incomplete, of another program or a newer version."""
+
+
 class DeviceError(UserError):
     """A device, backend or number of processes that was asked for and is not there."""
 

@@ -214,6 +214,10 @@ class Task(nn.Module, ABC):
         finally:
             self.network = kept
 
+    def calibration_data(self) -> "Dataset[Sample]":
+        """Training samples that :meth:`predict_exported` takes, whose activations set the ranges of int8."""
+        return self.train_data()
+
     def exported_metric(self, dataset: "Dataset[Sample]") -> Metric:
         """A fresh metric for what :meth:`predict_exported` gives."""
         return self.metric_for(dataset)

@@ -211,7 +211,7 @@ class TBCNet(nn.Module):
             h = block(down(h))
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             h = block(h, skip)
-        return self.head(h)[..., :height, :width]
+        return self.head(h).narrow(2, 0, height).narrow(3, 0, width)
 
     def probability(self, x: Tensor) -> Tensor:
         """The target image: ``sigmoid(self(x))``, shape ``[N, 1, H, W]``, values in [0, 1]."""

@@ -74,7 +74,8 @@ def concatenated_features(backbone: nn.Module, images: Tensor) -> Tensor:
     branches = backbone(F.pad(images, (0, -width % WHOLE, 0, -height % WHOLE)))
     size = branches[0].shape[-2:]
     enlarged = [F.interpolate(b, size=size, mode="bilinear", align_corners=False) for b in branches[1:]]
-    return torch.cat([branches[0], *enlarged], dim=1)[..., : -(-height // STRIDE), : -(-width // STRIDE)]
+    features = torch.cat([branches[0], *enlarged], dim=1)
+    return features.narrow(2, 0, -(-height // STRIDE)).narrow(3, 0, -(-width // STRIDE))
 
 
 def fold_batchnorm(network: nn.Module) -> nn.Module:

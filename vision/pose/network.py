@@ -75,7 +75,7 @@ class PoseNetwork(nn.Module, ABC):
         output = self.decoder(self.features(images))
         if isinstance(output, tuple):
             return output
-        return output[..., : -(-images.shape[-2] // STRIDE), : -(-images.shape[-1] // STRIDE)]
+        return output.narrow(2, 0, -(-images.shape[-2] // STRIDE)).narrow(3, 0, -(-images.shape[-1] // STRIDE))
 
     def before_training(self) -> None:
         """Loads the weights that training begins from, where a file was given, and logs what was kept of it.

@@ -201,6 +201,10 @@ class SingleStagePose(Task):
         network = deployed(self.network, lambda network: network.features(images), folded)
         return Deployment(graphs(network, images), self.before(), self.after())
 
+    def calibration_data(self) -> "Dataset[Sample]":
+        """The images of the training split, whole, as they are looked at when predicting."""
+        return self.data.whole_train()
+
     def predict_exported(self, batch: Batch, run: Run) -> list[Poses]:
         kept = self.network
         self.network = cast(DHRNet, ExportedDHRNet(run, kept))

@@ -264,6 +264,10 @@ class SingleStageData(PoseData):
             least = 0.0 if self.layout == "crowdpose" else SMALLEST_AREA
         return TrainingSquares(self.ground_truth("train"), self.size, self.augmentation, least, self.orientation)
 
+    def whole_train(self) -> Dataset[Sample]:
+        """The images to train on, whole, as they are looked at when predicting."""
+        return self._whole(self.ground_truth("train"))
+
     def val(self) -> Dataset[Sample]:
         """The images to choose on, whole."""
         return self._whole(self.ground_truth("val"))

@@ -19,7 +19,7 @@ from vision.engine.registry import OfKind, build, register
 from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
 from vision.pose.codecs import Codec
 from vision.pose.crops import crop_matrix, region, to_image, warped
-from vision.pose.data import TopDownCrops, TopDownData, as_input
+from vision.pose.data import TopDownCrops, TopDownData, annotated, as_input
 from vision.pose.images import read_rgb
 from vision.pose.metrics import PoseMetric
 from vision.pose.network import parameter_groups
@@ -116,6 +116,11 @@ class TopDown(Task):
 
     def example_input(self) -> Tensor:
         return torch.zeros(1, 3, *self.data.input_size[::-1])
+
+    def calibration_data(self) -> "Dataset[Sample]":
+        """Crops of the people to train on, not augmented."""
+        kept = self.data.ground_truth("train")
+        return self.data.crops(annotated(kept), kept)
 
     def deployment(self, folded: bool = True) -> Deployment:
         width, height = self.data.input_size

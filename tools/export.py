@@ -1,0 +1,72 @@
+"""Export a trained network: python tools/export.py RUN --format onnx."""
+
+import argparse
+from pathlib import Path
+
+from vision.deploy.export import FORMATS, PRECISIONS, Options, export
+from vision.deploy.source import source_of
+from vision.engine.command import run_command
+from vision.ops.selective_scan.lowering import FORMS
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Rows and columns: ``256x192``.
+
+    Raises:
+        ArgumentTypeError: not two whole numbers of 1 or more.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; expected rows and columns, say 256x192")
+    return int(parts[0]), int(parts[1])
+
+
+def count_of(text: str) -> int:
+    """A whole number of 1 or more.
+
+    Raises:
+        ArgumentTypeError: something else.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of samples; expected 1 or more")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        description="Export a run's network, and compare the files with PyTorch on real samples; writes "
+        "RUN/export/FORMAT-PRECISION/ only where they are equal.",
+        epilog="example: python tools/export.py runs/digits_cnn --format onnx --precision int8",
+    )
+    p.add_argument("run", help="a run folder, or a recipe (then untrained, or with --checkpoint FILE)")
+    p.add_argument("overrides", nargs="*", metavar="a.b=c", help="replace single fields, for example data.root=...")
+    p.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
+    p.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
+    p.add_argument("--scan-form", choices=FORMS, default="scan", help="of selective scans in ONNX (default: scan)")
+    p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
+    p.add_argument("--size", type=size_of, metavar="HxW", help="fix the size of images (default: any, where it can be)")
+    p.add_argument("--calibration", type=count_of, default=128, metavar="N", help="training samples for int8")
+    p.add_argument("--limit", type=count_of, default=64, metavar="N", help="samples to compare on (default: 64)")
+    p.add_argument("--split", choices=("train", "val", "test"), default="val", help="of these samples (default: val)")
+    p.add_argument("-o", "--output", metavar="FOLDER", help="where to write (default: RUN/export/FORMAT-PRECISION)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
+    task, origin, home = source_of(Path(arguments.run), arguments.checkpoint, arguments.overrides)
+    name = f"{arguments.format}-{arguments.precision}"
+    folder = Path(arguments.output) if arguments.output else home / "export" / name
+    options = Options(
+        arguments.format, arguments.precision, arguments.scan_form, arguments.size, arguments.calibration,
+        arguments.limit, arguments.split,
+    )  # fmt: skip
+    export(task, origin, folder, options)
+    print(folder / "model.json")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,220 @@
+"""From a task to a folder of exported files that were shown to be equal to it."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from vision.deploy import tensorrt, torch_package
+from vision.deploy.description import KEY, SIDECAR
+from vision.deploy.divergence import first_divergence, layer_values
+from vision.deploy.half import in_half
+from vision.deploy.onnx import OPSET, onnx_model, save
+from vision.deploy.parity import Parity, compare, for_batches, modules_of, runner_of
+from vision.deploy.quantise import in_int8, require_enough
+from vision.deploy.session import Feeds, OnnxSession, Session
+from vision.deploy.sidecar import Origin, sidecar
+from vision.deploy.sizes import Size, at_size
+from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, DeploymentError, Graph
+from vision.engine.files import make_folder, to_json, write_json
+from vision.engine.loading import size_of
+from vision.engine.task import Task
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("onnx", "tensorrt", "torch")
+PRECISIONS = ("fp32", "fp16", "int8")
+SPREAD = 5.0
+"""A layer diverges where it differs by this many times less than the outputs may; errors grow from layer to layer."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is exported.
+
+    Attributes:
+        kind: ``onnx``, ``tensorrt`` or ``torch``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        scan_form: of selective scans in ONNX: ``scan``, ``chunked`` or ``node``.
+        size: H and W of images; None leaves them open where the network takes any.
+        calibration: training samples that ranges of int8 are taken from.
+        limit: samples that parity is judged on.
+        split: of these samples.
+    """
+
+    kind: str = "onnx"
+    precision: str = "fp32"
+    scan_form: str = "scan"
+    size: Size | None = None
+    calibration: int = 128
+    limit: int = 64
+    split: str = "val"
+
+
+def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity:
+    """Exports a task's network into a folder, and judges the files on real samples.
+
+    The files take the folder's place once they have passed; what does not pass lies in ``NAME.rejected`` beside it,
+    with its ``parity.json``.
+
+    Raises:
+        DeploymentError: it cannot be exported, or the files are not equal to the network.
+        DataError: the data has no samples to judge on.
+    """
+    _require_known(options)
+    task = task.cpu().eval()
+    deployment, reference = task.deployment(), task.deployment(folded=False)
+    if options.size is not None:
+        deployment, reference = at_size(deployment, options.size), at_size(reference, options.size)
+    rejected = folder.with_name(f"{folder.name}.rejected")
+    shutil.rmtree(rejected, ignore_errors=True)
+    make_folder(rejected)
+    made = _write(task, deployment, origin, rejected, options)
+    if made.session is None:
+        log.warning("%s: nothing here runs the scans' nodes, so that the file was not compared", folder.name)
+        _take_place(rejected, folder)
+        return Parity(options.precision, options.split, 1, {}, "", {}, {})
+    parity = compare(
+        task, samples(task, options), reference, runner_of(made.session, deployment), options.precision, options.split
+    )
+    if reasons := parity.reasons():
+        parity.divergence = made.locate(parity, deployment)
+    write_json(rejected / "parity.json", parity.to_dict())
+    if reasons:
+        raise DeploymentError(_refusal(reasons, parity, rejected))
+    _take_place(rejected, folder)
+    return parity
+
+
+def _require_known(options: Options) -> None:
+    if options.kind == "tensorrt":
+        tensorrt.build({}, options.precision, Path())
+    if options.kind == "torch" and options.precision != "fp32":
+        raise DeploymentError(f"--precision {options.precision}: packages of PyTorch are exported in fp32 only")
+    if options.scan_form == "node" and options.precision != "fp32":
+        raise DeploymentError("--scan-form node: nodes that others implement are exported in fp32 only")
+    if options.precision == "int8":
+        require_enough(options.calibration)
+
+
+def _refusal(reasons: list[str], parity: Parity, where: Path) -> str:
+    at = "; ".join(f"it begins in layer '{d['layer']}' ({d['kind']})" for d in parity.divergence.values())
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return (
+        f"the exported files are not equal to the network: {reasons[0]}{more}{'; ' + at if at else ''}; "
+        f"they were left in {where} with parity.json"
+    )
+
+
+def _take_place(made: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
+
+
+def samples(task: Task, options: Options) -> "Dataset[Sample]":
+    """The samples that parity is judged on: the first of the split, or all where it has fewer.
+
+    Raises:
+        DeploymentError: the data has no such split.
+    """
+    dataset = {"train": task.calibration_data, "val": task.val_data, "test": task.test_data}[options.split]()
+    if dataset is None:
+        raise DeploymentError(f"the data has no {options.split} split to compare on; take --split val")
+    return _first(dataset, options.limit, options.split)
+
+
+def _first(dataset: "Dataset[Sample]", count: int, what: str) -> "Dataset[Sample]":
+    size = size_of(dataset, what)
+    return dataset if size <= count else Subset(dataset, list(range(count)))
+
+
+# ---- the files --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Made:
+    """Written files: what runs them, and for ONNX the models with the names of layers' values."""
+
+    session: Session | None
+    models: dict[str, Any]
+    values: dict[str, dict[str, str]]
+
+    def locate(self, parity: Parity, deployment: Deployment) -> dict[str, Any]:
+        """The first diverging layer of every graph beyond its bound, by graph."""
+        found = {}
+        limit = parity.bound.largest / SPREAD
+        for name, graph in parity.graphs.items():
+            if name in self.models and graph.broken(parity.bound) and graph.worst[1]:
+                first = first_divergence(deployment[name], self.models[name], self.values[name], graph.worst[1], limit)
+                if first is not None:
+                    found[name] = first
+        return found
+
+
+def _write(task: Task, deployment: Deployment, origin: Origin, folder: Path, options: Options) -> _Made:
+    return (_write_torch if options.kind == "torch" else _write_onnx)(task, deployment, origin, folder, options)
+
+
+def _write_torch(task: Task, deployment: Deployment, origin: Origin, folder: Path, options: Options) -> _Made:
+    files = {graph.name: folder / f"{graph.name}.pt2" for graph in deployment.graphs}
+    kernels = any([torch_package.package(graph, files[graph.name]) for graph in deployment.graphs])
+    needs = {"torch": torch.__version__, "triptych kernels": kernels}
+    write_json(folder / SIDECAR, sidecar(deployment, origin, "torch", "fp32", None, None, needs))
+    inputs, outputs = (
+        {graph.name: getattr(graph, key) for graph in deployment.graphs} for key in ("inputs", "outputs")
+    )
+    return _Made(torch_package.PackageSession(files, inputs, outputs), {}, {})
+
+
+def _write_onnx(task: Task, deployment: Deployment, origin: Origin, folder: Path, options: Options) -> _Made:
+    plain = {graph.name: onnx_model(graph, options.scan_form) for graph in deployment.graphs}
+    scans = any(node.op_type in ("Scan", "SelectiveScan") for model in plain.values() for node in model.graph.node)
+    values = {name: layer_values(model) for name, model in plain.items()}
+    models = _converted(task, deployment, plain, options)
+    form = options.scan_form if scans else None
+    needs = {"triptych::SelectiveScan": True} if form == "node" else {}
+    about = sidecar(deployment, origin, "onnx", options.precision, form, OPSET, needs)
+    for name, model in models.items():
+        save(model, folder / f"{name}.onnx", {KEY: to_json(about)})
+    write_json(folder / SIDECAR, about)
+    files = {name: folder / f"{name}.onnx" for name in models}
+    return _Made(None if form == "node" else OnnxSession(files), models, values)
+
+
+def _converted(task: Task, deployment: Deployment, plain: dict[str, Any], options: Options) -> dict[str, Any]:
+    if options.precision == "fp16":
+        return {name: in_half(model) for name, model in plain.items()}
+    if options.precision == "int8":
+        dataset = _first(task.calibration_data(), options.calibration, "train")
+        count = size_of(dataset, "train")
+        require_enough(count)
+        feeds = _feeds(task, dataset, deployment)
+        return {name: in_int8(model, _only(feeds, deployment[name]), count) for name, model in plain.items()}
+    return plain
+
+
+def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> list[tuple[str, Feeds]]:
+    """What every graph is given when the task looks at these samples."""
+    found: list[tuple[str, Feeds]] = []
+    run = modules_of(deployment)
+
+    def noting(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        graph = deployment[name]
+        found.append((name, {key: x.detach().numpy().copy() for key, x in zip(graph.inputs, inputs, strict=True)}))
+        return run(name, *inputs)
+
+    for_batches(task, dataset, lambda batch: task.predict_exported(batch, noting) and None)
+    return found
+
+
+def _only(feeds: list[tuple[str, Feeds]], graph: Graph) -> Iterator[Feeds]:
+    """The inputs of one graph; its example where the task never ran it."""
+    own = [given for name, given in feeds if name == graph.name]
+    yield from own or [{name: x.numpy() for name, x in zip(graph.inputs, graph.example, strict=True)}]

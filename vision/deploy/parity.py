@@ -1,0 +1,222 @@
+"""Whether exported graphs equal the network in PyTorch: the same real inputs through both, and the task's own figure."""
+
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vision.deploy.bounds import BOUNDS, Bound
+from vision.deploy.comparison import Compared
+from vision.deploy.session import Session
+from vision.engine.data import Sample
+from vision.engine.deployment import Deployment, Run
+from vision.engine.loading import load, size_of
+from vision.engine.task import Metric, Task
+
+Arrays = tuple[NDArray[Any], ...]
+AT_ONCE = 16
+"""Samples in a batch."""
+
+
+@dataclass
+class GraphParity:
+    """One graph: its outputs compared.
+
+    Attributes:
+        outputs: by name.
+        calls: how often it ran on real samples; where that is 0, its example was compared.
+        worst: the inputs whose outputs differed most, and by what share of their largest value.
+        wrong: what did not even have the same shape.
+    """
+
+    outputs: dict[str, Compared]
+    calls: int = 0
+    worst: tuple[float, Arrays] = (-1.0, ())
+    wrong: str = ""
+
+    def add(self, inputs: Arrays, reference: Arrays, exported: Arrays) -> None:
+        """One call of both."""
+        for output, a, b in zip(self.outputs.values(), reference, exported, strict=True):
+            try:
+                output.add(a, b)
+            except ValueError as error:
+                self.wrong = str(error)
+                continue
+            share = float(np.abs(a - b).max(initial=0.0)) / max(float(np.abs(a).max(initial=0.0)), 1e-6)
+            share = share if math.isfinite(share) else math.inf
+            if share > self.worst[0]:
+                self.worst = share, inputs
+
+    def broken(self, bound: Bound) -> list[str]:
+        """What is beyond a bound, in words."""
+        if self.wrong:
+            return [self.wrong]
+        spiking = any(output.binary for output in self.outputs.values())
+        return [f"'{name}': {told}" for name, o in self.outputs.items() for told in o.broken(bound, spiking)]
+
+
+@dataclass
+class Parity:
+    """What ``parity.json`` tells.
+
+    Attributes:
+        precision: of the exported graphs.
+        split: of the samples.
+        samples: how many.
+        graphs: by name.
+        primary: the task's own figure.
+        before: its figures in PyTorch.
+        after: its figures with the exported graphs.
+        divergence: the first layer that differs, of graphs beyond their bounds.
+    """
+
+    precision: str
+    split: str
+    samples: int
+    graphs: dict[str, GraphParity]
+    primary: str
+    before: dict[str, float]
+    after: dict[str, float]
+    divergence: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bound(self) -> Bound:
+        """What must hold."""
+        return BOUNDS[self.precision]
+
+    @property
+    def change(self) -> float:
+        """Of the task's own figure; in shares of it where it is above 1."""
+        before, after = self.before.get(self.primary, math.nan), self.after.get(self.primary, math.nan)
+        return (after - before) / max(1.0, abs(before))
+
+    def reasons(self) -> list[str]:
+        """Why the export is refused; empty where it passes."""
+        found = [f"graph '{name}': {told}" for name, graph in self.graphs.items() for told in graph.broken(self.bound)]
+        most = self.bound.figure + 1 / max(self.samples, 1)
+        if self.primary in self.before and not abs(self.change) <= most:
+            found.append(
+                f"{self.primary} {self.before[self.primary]:.4g} became {self.after.get(self.primary, math.nan):.4g} "
+                f"on {self.samples} samples, more than {most:.3g} apart"
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``parity.json``; see :data:`vision.deploy.schemas.PARITY`."""
+        reasons = self.reasons()
+        return {
+            "format": 1,
+            "precision": self.precision,
+            "passed": not reasons,
+            "reasons": reasons,
+            "samples": self.samples,
+            "split": self.split,
+            "graphs": {
+                name: {
+                    "calls": graph.calls,
+                    "real": graph.calls > 0,
+                    "outputs": {key: output.to_dict() for key, output in graph.outputs.items()},
+                }
+                for name, graph in self.graphs.items()
+            },
+            "metric": {"name": self.primary, "before": self.before, "after": self.after},
+            "bounds": vars(self.bound),
+            "divergence": self.divergence,
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        }
+
+
+def runner_of(session: Session, deployment: Deployment) -> Run:
+    """The graphs of a session, as tasks run them: tensors in order, in and out."""
+
+    def run(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        graph = deployment[name]
+        given = {key: value.detach().numpy() for key, value in zip(graph.inputs, inputs, strict=True)}
+        outputs = session.run(name, given)
+        return tuple(torch.from_numpy(np.array(outputs[key])) for key in graph.outputs)
+
+    return run
+
+
+def modules_of(deployment: Deployment) -> Run:
+    """The graphs of a deployment by PyTorch."""
+
+    def run(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            outputs = deployment[name].module(*inputs)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    return run
+
+
+def compare(
+    task: Task,
+    dataset: "Dataset[Sample]",
+    reference: Deployment,
+    exported: Run,
+    precision: str,
+    split: str = "val",
+) -> Parity:
+    """Runs every sample through PyTorch and the exported graphs, on the same inputs, and judges both.
+
+    Args:
+        task: on the CPU.
+        dataset: real samples.
+        reference: the network as it was trained (``task.deployment(folded=False)``).
+        exported: runs the exported graphs.
+        precision: what they are to be judged by.
+        split: what the samples are called.
+    """
+    graphs = {g.name: GraphParity({name: Compared() for name in g.outputs}) for g in reference.graphs}
+    trusted = modules_of(reference)
+
+    def both(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = trusted(name, *inputs)
+        given, found = _arrays(inputs), exported(name, *inputs)
+        graphs[name].add(given, _arrays(outputs), _arrays(found))
+        graphs[name].calls += 1
+        return outputs
+
+    before = judged(task, dataset, both)
+    after = judged(task, dataset, exported)
+    for graph in reference.graphs:
+        if not graphs[graph.name].calls:
+            outputs, found = trusted(graph.name, *graph.example), exported(graph.name, *graph.example)
+            graphs[graph.name].add(_arrays(graph.example), _arrays(outputs), _arrays(found))
+    primary = task.exported_metric(dataset).primary
+    return Parity(precision, split, size_of(dataset, split), graphs, primary, before, after)
+
+
+def judged(task: Task, dataset: "Dataset[Sample]", run: Run) -> dict[str, float]:
+    """The task's figures with exported graphs in place of its network."""
+    metric: Metric = task.exported_metric(dataset)
+
+    def add(batch: dict[str, Any]) -> None:
+        metric.update(task.predict_exported(batch, run), batch)
+
+    for_batches(task, dataset, add)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def for_batches(task: Task, dataset: "Dataset[Sample]", use: Callable[[dict[str, Any]], None]) -> None:
+    """Hands every batch of a data set to ``use``, in eval mode and without gradients."""
+    size, training = size_of(dataset, "exported"), task.training
+    batches = [list(range(first, min(first + AT_ONCE, size))) for first in range(0, size, AT_ONCE)]
+    task.eval()
+    try:
+        with torch.no_grad():
+            for batch in load(dataset, batches, (0, "export"), task.collate, 0):
+                use(batch)
+    finally:
+        task.train(training)
+
+
+def _arrays(tensors: tuple[Tensor, ...]) -> Arrays:
+    return tuple(tensor.detach().numpy() for tensor in tensors)
