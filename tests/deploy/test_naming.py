@@ -43,7 +43,7 @@ def test_paths_say_what_they_are(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("mamkpd_x", r"no registered network, recipe, run folder or exported file \(did you mean 'mamkpd_\w'\?\)"),
-        ("mamkpd_t@onnx", "no backend 'onnx'.*did you mean 'onnxruntime'.*expected one of eager, compiled"),
+        ("mamkpd_t@onnxruntme", "no backend 'onnxruntme'.*did you mean 'onnxruntime'.*expected one of eager, compiled"),
         ("file.onnx@eager", "a .onnx file is run by onnxruntime, not by eager"),
         ("file.onnx:depth=20", "an exported file takes no options"),
         ("file.txt", "cannot be run; expected a file that ends in .onnx"),
