@@ -15,9 +15,10 @@ from vision.classification.task import Classification
 from vision.engine.checkpoint import load_weights
 from vision.engine.command import run_command
 from vision.engine.config import load
+from vision.engine.prediction import Picture
 from vision.engine.registry import build
 from vision.engine.run import RunFolder
-from vision.engine.task import Batch, Picture, Task
+from vision.engine.task import Batch, Task
 from vision.engine.train import load_run, single_run
 from vision.infrared.modules import InfraredSynthetic
 from vision.infrared.task import InfraredTargets

@@ -17,7 +17,8 @@ from robust.threat import ThreatModel
 from robust.tracking import StabilityRecord
 from vision.classification import Normalised, metrics
 from vision.classification.data import ClassificationData
-from vision.classification.task import Classification, ClassificationMetric, Scores
+from vision.classification.scores import Scores
+from vision.classification.task import Classification, ClassificationMetric
 from vision.engine.data import Sample
 from vision.engine.deployment import Run
 from vision.engine.errors import ConfigError

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from robust.adversarial import Attack
 from robust.threat import ThreatModel
 from vision.engine.evaluation import png
-from vision.engine.task import Picture
+from vision.engine.prediction import Picture
 from vision.report.figures import TRUTH, WRONG, banner, enlarge
 
 

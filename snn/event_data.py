@@ -9,11 +9,10 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from snn.event_augment import EventAugmentation, event_augmentations
-from snn.events import Events, SplitBy, checked, read_events, to_frames
+from snn.events import Events, SplitBy, at_size, checked, read_events, to_frames
 from snn.recordings import Recordings, packed
 from vision.classification.data import ClassificationData, Split, stratified
 from vision.classification.images import Indices, first
@@ -115,10 +114,8 @@ class EventData(DataModule):
 
     def frames_of(self, events: Events) -> Tensor:
         """Frames of a recording: counts, float32 ``[T, 2, H, W]``."""
-        frames = torch.from_numpy(to_frames(events, self.frames, *self.sensor, self.split_by, self.duration))
-        if self.size is not None and tuple(frames.shape[-2:]) != (self.size, self.size):
-            frames = functional.interpolate(frames, (self.size, self.size), mode="nearest")
-        return frames
+        frames = to_frames(events, self.frames, *self.sensor, self.split_by, self.duration)
+        return torch.from_numpy(frames if self.size is None else at_size(frames, self.size))
 
     def read(self, path: str) -> Tensor:
         """Frames of a user's npz file with arrays ``t``, ``x``, ``y`` and ``p``.

@@ -1,4 +1,4 @@
-"""Recordings of event cameras: reading, checking, and adding events up to frames."""
+"""Recordings of event cameras: reading, checking, and adding events up to frames. Nothing here needs PyTorch."""
 
 import zipfile
 import zlib
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.engine.errors import DataError
+from vision.engine.prediction import Picture
 
 SplitBy = Literal["number", "time"]
 
@@ -138,3 +139,20 @@ def to_frames(
     place = (place + events.x.astype(np.int64))[inside]
     found = np.bincount(place, minlength=frames * 2 * height * width)
     return found.reshape(frames, 2, height, width).astype(np.float32)
+
+
+def at_size(frames: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Frames ``[..., H, W]`` at ``size x size`` pixels, each the nearest of the old ones, as PyTorch's ``nearest``."""
+    rows, columns = (
+        np.minimum((np.arange(size, dtype=np.float32) * np.float32(side / size)).astype(np.int64), side - 1)
+        for side in frames.shape[-2:]
+    )
+    return frames[..., rows[:, None], columns]
+
+
+def event_picture(frames: NDArray[np.float32]) -> Picture:
+    """Events of all frames ``[T, 2, H, W]`` as one picture: ON red, OFF blue, on white; the more, the darker."""
+    counts = frames.sum(0)
+    off, on = np.sqrt(counts / max(float(counts.max()), 1.0))
+    picture = np.stack([1 - off, 1 - np.maximum(on, off), 1 - on], -1)
+    return np.rint(picture * 255).astype(np.uint8)

@@ -1,85 +1,15 @@
 """Scores of a spiking classifier: accuracy over time steps, how it fires, and what work it does."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snn.energy import energy_card, energy_nj
-from snn.raster import beside, raster_picture
+from snn.scores import Layers, SpikeScores, first_settled
 from vision.classification import metrics
-from vision.classification.task import Scores
-from vision.engine.task import Batch, Metric, Picture
-
-
-@dataclass(frozen=True)
-class Layers:
-    """What all samples of an evaluation share.
-
-    Attributes:
-        neurons: of each spiking layer, how many.
-        thresholds: of each, the mean over its neurons.
-        leaks: of each.
-        macs: of each synapse, one dense pass, padding left out.
-        analogue: of each, whether its input is real-valued.
-    """
-
-    neurons: dict[str, int]
-    thresholds: dict[str, float]
-    leaks: dict[str, float]
-    macs: dict[str, int]
-    analogue: dict[str, bool]
-
-
-@dataclass
-class SpikeScores(Scores):
-    """What a spiking classifier says of a sample, and how it came to it.
-
-    Attributes:
-        answers: the class after each time step.
-        decided: the first step from which the answer no longer changes, from 1.
-        firing_rate: spikes a neuron and step, over all neurons.
-        operations: synaptic operations of each layer; not written to files.
-        rates: spikes a neuron and step of each layer; not written.
-        rasters: spikes of some neurons of each layer, ``[T, K]``; not written.
-        by_step: the class number after each step; not written.
-        layers: what the network is; not written.
-    """
-
-    answers: list[str] = field(default_factory=list)
-    decided: int = 0
-    firing_rate: float = 0.0
-    operations: dict[str, float] = field(default_factory=dict, repr=False)
-    rates: dict[str, float] = field(default_factory=dict, repr=False)
-    rasters: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
-    by_step: list[int] = field(default_factory=list, repr=False)
-    layers: Layers | None = field(default=None, repr=False)
-
-    def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """The input with the label on it, and the raster of every layer beside."""
-        labelled = super().draw(image, truth)
-        return beside(labelled, raster_picture(self.rasters)) if self.rasters else labelled
-
-    def to_dict(self) -> dict[str, Any]:
-        return super().to_dict() | {
-            "answers": self.answers,
-            "decided": self.decided,
-            "firing_rate": round(self.firing_rate, 6),
-        }
-
-
-def first_settled(by_step: list[int]) -> int:
-    """The first step, from 1, from which the answer no longer changes.
-
-    Example:
-        >>> first_settled([3, 1, 7, 7]), first_settled([2, 2])
-        (3, 1)
-    """
-    last = len(by_step)
-    while last > 1 and by_step[last - 2] == by_step[-1]:
-        last -= 1
-    return last
+from vision.engine.task import Batch, Metric
 
 
 @dataclass(frozen=True)

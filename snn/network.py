@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from spikingjelly.activation_based import base
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 from snn.checkpointing import checkpointed
 from snn.neurons import LeakyReadout, SequenceError, STOPLIFNode
 from snn.rules import label_layers
+from snn.scores import Output
 from snn.synapses import TracedConv2d, TracedLinear
 from vision.engine.errors import ConfigError
-
-Output = Literal["spikes", "logits", "leaky"]
-"""How a network ends: spiking neurons; a linear layer; a linear layer whose logits leak and add up over time."""
 
 
 class SpikingNetwork(nn.Module):

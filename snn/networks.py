@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from snn.network import Output, SpikingNetwork
+from snn.network import SpikingNetwork
 from snn.neurons import LeakyReadout, STOPLIFNode
 from snn.residual import PostActivationBlock, PreActivationBlock
+from snn.scores import Output
 from snn.surrogates import SurrogateName, surrogate_of
 from snn.synapses import Receiver, TracedConv2d, TracedLinear
 from vision.engine.errors import ConfigError

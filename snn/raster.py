@@ -1,26 +1,21 @@
 """Spike rasters as pictures: a block of rows for each layer, a column for each time step."""
 
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from vision.engine.task import Picture
+from vision.engine.prediction import Picture
+from vision.report.fonts import font
 
 INK, PAPER, FAINT, GREY = (36, 62, 120), (255, 255, 255), (238, 240, 244), (96, 104, 120)
 TALL, WIDE, NAMES, GAP = 300, 220, 92, 5
 """Pixels: of all rows, of all columns, of the names, between layers."""
 CAPTION, SHORTEST = 14, 88
 """Pixels: of the line below that says how many steps there are, and how wide it is."""
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 10)
+WRITTEN = 10
+"""Pixels: of letters."""
 
 
 def raster_picture(rasters: Mapping[str, NDArray[np.uint8]]) -> Picture:
@@ -48,9 +43,9 @@ def raster_picture(rasters: Mapping[str, NDArray[np.uint8]]) -> Picture:
         block = np.kron(block, np.ones((*cell, 1), dtype=np.uint8))
         canvas.paste(Image.fromarray(block), (NAMES, top))
         middle = top + block.shape[0] // 2
-        pen.text((NAMES - 6, middle), _short(name), fill=INK, font=_font(), anchor="rm")
+        pen.text((NAMES - 6, middle), _short(name), fill=INK, font=font(WRITTEN), anchor="rm")
         top += block.shape[0] + GAP
-    pen.text((NAMES, top), f"{max(steps)} time steps →", fill=GREY, font=_font())
+    pen.text((NAMES, top), f"{max(steps)} time steps →", fill=GREY, font=font(WRITTEN))
     return np.array(canvas)
 
 

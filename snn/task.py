@@ -12,20 +12,23 @@ from torch.utils.data import Dataset
 from snn.deployment import Step, forget, graphs
 from snn.encoders import Encoding, direct, poisson, rows
 from snn.event_data import EventData
-from snn.metric import Layers, SpikeScores, SpikingMetric, first_settled
+from snn.events import event_picture
+from snn.metric import SpikingMetric
 from snn.monitor import Activity, watched
 from snn.network import SpikingNetwork
 from snn.neurons import SequenceError
 from snn.rules import Learn, Rule, constrain, learnable, neurons, set_rule
+from snn.scores import Layers, SpikeScores, scores_of
 from snn.stop import Reduction
 from vision.classification.data import ClassificationData
-from vision.classification.task import SHOWN, Classification, ClassificationMetric
+from vision.classification.task import Classification, ClassificationMetric
 from vision.engine.data import DataModule, Sample
 from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
 from vision.engine.folding import deployed
+from vision.engine.prediction import Picture
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 
 
 @register("spiking_classification")
@@ -203,29 +206,17 @@ class SpikingClassification(Task):
         return self._scores(batch, outputs.float(), Activity())
 
     def _scores(self, batch: Batch, outputs: Tensor, seen: Activity) -> list[SpikeScores]:
-        scores = self.network.score(outputs)
-        by_step = scores.argmax(2).T.tolist()
-        logits = scores[-1] * (len(outputs) if self.network.output == "spikes" else 1)  # counts of spikes
-        values, classes = logits.softmax(1).sort(dim=1, descending=True, stable=True)  # of equal counts the first
-        values, classes = values[:, :SHOWN], classes[:, :SHOWN]
-        layers, rates = self._layers(seen), _columns(seen.rates)
-        operations = _columns(seen.operations)
+        found = scores_of(batch["id"], outputs.cpu().numpy(), self.network.output, self.data.classes)
+        if not seen.neurons:
+            return found
+        layers, weights = self._layers(seen), np.array(list(seen.neurons.values()), float)
         rasters = {name: raster.cpu().numpy() for name, raster in seen.rasters.items()}
-        weights = np.array(list(seen.neurons.values()), float)
-        found = []
-        for place, name in enumerate(batch["id"]):
-            labels = [self.data.classes[k] for k in classes[place].tolist()]
-            shares = dict(zip(labels, values[place].tolist(), strict=True))
-            own = rates[place] if rates else {}
-            found.append(
-                SpikeScores(
-                    name, labels[0], shares[labels[0]], shares, logits[place].cpu().numpy(),
-                    [self.data.classes[k] for k in by_step[place]], first_settled(by_step[place]),
-                    float(np.average(list(own.values()), weights=weights)) if own else 0.0,
-                    operations[place] if operations else {}, own,
-                    {layer: raster[place] for layer, raster in rasters.items()}, by_step[place], layers,
-                )
-            )  # fmt: skip
+        for place, (each, rates, operations) in enumerate(
+            zip(found, _columns(seen.rates), _columns(seen.operations), strict=True)
+        ):
+            each.firing_rate = float(np.average(list(rates.values()), weights=weights))
+            each.operations, each.rates, each.layers = operations, rates, layers
+            each.rasters = {layer: raster[place] for layer, raster in rasters.items()}
         return found
 
     def _layers(self, seen: Activity) -> Layers:
@@ -271,7 +262,7 @@ class SpikingClassification(Task):
     def pictures(self, batch: Batch) -> list[Picture]:
         if self._images is not None:
             return self._images.pictures(batch)
-        return [event_picture(frames) for frames in batch["frames"].float().cpu()]
+        return [event_picture(frames) for frames in batch["frames"].float().cpu().numpy()]
 
     def truths(self, batch: Batch) -> list[str]:
         return [self.data.classes[int(label)] for label in batch["label"]]
@@ -281,6 +272,22 @@ class SpikingClassification(Task):
             return self._images.read_input(path)
         assert isinstance(self.data, EventData)
         return {"id": path, "frames": self.data.read(path)}
+
+    def before(self) -> dict[str, Any]:
+        """How an image or a recording becomes the network's input, for what runs without PyTorch."""
+        if self._images is not None:
+            drawn = self.encoding == "poisson"
+            return self._images.before() | {"encoding": self.encoding, "steps": self.network.steps if drawn else None}
+        assert isinstance(self.data, EventData)
+        height, width = self.data.sensor
+        return {
+            "type": "frames", "frames": self.data.frames, "height": height, "width": width, "size": self.data.size,
+            "split_by": self.data.split_by, "duration": self.data.duration,
+        }  # fmt: skip
+
+    def after(self) -> dict[str, Any]:
+        """What the outputs of all steps mean, for what runs without PyTorch."""
+        return {"type": "spikes", "classes": list(self.data.classes), "output": self.network.output}
 
 
 def _require_fit(network: SpikingNetwork, data: ClassificationData | EventData, encoding: Encoding) -> None:
@@ -314,12 +321,3 @@ def _columns(values: dict[str, Tensor]) -> list[dict[str, float]]:
     lists = {name: value.tolist() for name, value in values.items()}
     count = len(next(iter(lists.values()), []))
     return [{name: value[place] for name, value in lists.items()} for place in range(count)]
-
-
-def event_picture(frames: Tensor) -> Picture:
-    """Events of all frames ``[T, 2, H, W]`` as one picture: ON red, OFF blue, on white; the more, the darker."""
-    counts = frames.sum(0)
-    shade = (counts / counts.max().clamp(min=1)).sqrt()
-    off, on = shade[0], shade[1]
-    picture = torch.stack([1 - off, 1 - torch.maximum(on, off), 1 - on], -1)
-    return (picture * 255).round().to(torch.uint8).numpy()

@@ -506,7 +506,8 @@ def test_image_folder_reads_as_torchvision_reads_it(tmp_path: Path) -> None:
     mean, std = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
     for i in range(len(expected)):
         pixels = transform(torch.from_numpy(np.array(expected[i][0])).permute(2, 0, 1)).float() / 255
-        torch.testing.assert_close(train[i]["image"], (pixels - mean) / std)
+        expectation = (pixels - mean) / std  # Pillow and torchvision round a few pixels differently, by one level
+        torch.testing.assert_close(train[i]["image"], expectation, rtol=0, atol=1.001 / 255 / min(data.std))
     assert len(data.val()) == len(data.test()) == 10
 
 

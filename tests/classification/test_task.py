@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vision.classification.digits import Digits
 from vision.classification.folder import ImageFolder
 from vision.classification.networks import MLP, DigitsCNN
-from vision.classification.task import Classification, ClassificationMetric, Scores
+from vision.classification.scores import Scores
+from vision.classification.task import Classification, ClassificationMetric
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.task import Batch, StepContext
 from vision.report.figures import TRUTH, WRONG

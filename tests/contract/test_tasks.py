@@ -13,9 +13,10 @@ from tests.contract.cases import SMALL, case_of, small_task
 from vision.engine.errors import DataError
 from vision.engine.evaluation import png
 from vision.engine.files import to_json
+from vision.engine.prediction import Prediction
 from vision.engine.registry import names
 from vision.engine.seeding import seed_generators
-from vision.engine.task import Batch, Losses, Prediction, StepContext, Task
+from vision.engine.task import Batch, Losses, StepContext, Task
 
 TASKS = names(kind="task")
 BEGIN = StepContext(step=0, total_steps=10, epoch=0)

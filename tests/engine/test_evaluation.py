@@ -17,8 +17,9 @@ from tests.engine.toy import MeanError, Points, PointsData, Regression, Value
 from vision.engine.data import Sample
 from vision.engine.errors import DataError
 from vision.engine.evaluation import Evaluation, autocast, evaluate, png, to_device, write_evaluation
+from vision.engine.prediction import Picture
 from vision.engine.recipe import TrainerOptions
-from vision.engine.task import Batch, Metric, Picture
+from vision.engine.task import Batch, Metric
 
 
 def judge(task: Regression, dataset: Dataset[Sample] | None = None, **options: Any) -> Evaluation:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vision.engine.data import DataModule, Sample
-from vision.engine.task import Batch, Losses, Metric, Prediction, StepContext, Task
+from vision.engine.prediction import Prediction
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 
 
 class Points(Dataset[Sample]):

@@ -20,7 +20,8 @@ from vision.infrared.metrics import match_targets, score
 from vision.infrared.modules import InfraredData, InfraredSynthetic, ScmScenes
 from vision.infrared.reading import InfraredSample
 from vision.infrared.roc import curve_record, roc
-from vision.infrared.task import Count, InfraredTargets, TargetCounting, TargetMetric, Targets
+from vision.infrared.targets import Count, Targets
+from vision.infrared.task import InfraredTargets, TargetCounting, TargetMetric
 from vision.infrared.tbcnet import SCM, TBCNet
 from vision.report.figures import FOUND, TRUTH
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from vision.pose.crops import crop_matrix, inverse, mapped, region, to_image, warped, with_aspect
+from vision.pose.crops import crop_matrix, inverse, mapped, region, to_image, with_aspect
+from vision.pose.warping import warped
 
 SIZE = (48, 64)
 numbers = st.floats(-200, 400)

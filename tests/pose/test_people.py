@@ -11,7 +11,8 @@ import torch
 from torchvision.models import get_model
 
 from vision.engine.errors import CheckpointError, ConfigError, DataError
-from vision.pose.people import BoxesOfFile, Detector, number_in, numbers_of, regions_of, whole_picture
+from vision.pose.images import number_in
+from vision.pose.people import BoxesOfFile, Detector, numbers_of, regions_of, whole_picture
 
 PICTURE = np.zeros((40, 60, 3), np.uint8)
 

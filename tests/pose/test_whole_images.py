@@ -5,7 +5,8 @@ import pytest
 
 from vision.engine.errors import ConfigError
 from vision.pose.crops import inverse, mapped
-from vision.pose.whole_images import SingleStageAugmentation, Square, enlarged, random_square, short_side
+from vision.pose.enlarged import enlarged, short_side
+from vision.pose.whole_images import SingleStageAugmentation, Square, random_square
 
 
 @pytest.mark.parametrize(

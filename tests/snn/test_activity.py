@@ -10,13 +10,14 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpC
 from torch import nn
 
 from snn.energy import AC_PJ, MAC_PJ, energy_card
-from snn.metric import Layers, SpikeScores, SpikingMetric, first_settled
+from snn.metric import SpikingMetric
 from snn.monitor import fan_out, watched
 from snn.network import SpikingNetwork
 from snn.networks import spiking_lenet5, spiking_mlp, spiking_resnet18, spiking_vgg11
 from snn.neurons import STOPLIFNode
 from snn.raster import beside, raster_picture
 from snn.rules import synapses
+from snn.scores import Layers, SpikeScores, first_settled
 from snn.synapses import TracedConv2d
 
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn.event_data import EventsNpz
+from snn.events import event_picture
 from snn.networks import spiking_mlp, spiking_resnet18, spiking_vgg11
 from snn.neurons import SequenceError
 from snn.rules import neurons
-from snn.task import SpikingClassification, event_picture
+from snn.task import SpikingClassification
 from tests.engine.harness import fit, largest_difference, make_trainer, new_run, same, state, updates
 from tests.engine.toy import PointsData
 from tests.snn.test_event_data import many
@@ -292,7 +293,7 @@ def test_event_recordings_are_fed_frame_by_frame(tmp_path: Path) -> None:
 def test_a_picture_of_events_shows_polarities_in_colour() -> None:
     frames = torch.zeros(2, 2, 2, 2)
     frames[:, 1, 0, 0], frames[:, 0, 1, 1] = 2, 2
-    picture = event_picture(frames)
+    picture = event_picture(frames.numpy())
     assert picture[0, 0].tolist() == [255, 0, 0] and picture[1, 1].tolist() == [0, 0, 255]
     assert picture[0, 1].tolist() == [255, 255, 255]
 

@@ -1,23 +1,26 @@
 """What every classification data set shares: splits held out by a seed, limits, augmentation, normalisation."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from vision.classification.augment import Augmentation, augmentations
 from vision.classification.images import Images, Indices, first
+from vision.classification.pixels import Resize
 from vision.classification.subset import read_subset
 from vision.engine.data import DataModule, Sample
 from vision.engine.errors import ConfigError, DataError
 
 Split = Literal["train", "val", "test"]
+Transform = Callable[[Tensor], Tensor]
+"""Of a uint8 image ``[C, H, W]``."""
 OnError = Literal["stop", "skip"]
 
 
@@ -32,7 +35,7 @@ class ClassificationDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, images: Images, transforms: list[v2.Transform], mean: Tensor | None = None, std: Tensor | None = None
+        self, images: Images, transforms: list[Transform], mean: Tensor | None = None, std: Tensor | None = None
     ) -> None:
         self.images = images
         self.transforms = transforms
@@ -69,8 +72,12 @@ class ClassificationData(DataModule):
         subset: a file of the training images to train on, by their places in the official order
             (:func:`~vision.classification.subset.read_subset`); those held out for validation stay held out. None
             trains on all.
+
+    Attributes:
+        resize: how an image of another size, a user's, is brought to ``image_size``.
     """
 
+    resize: ClassVar[Resize] = "stretch"
     validation: float = 0.1
     seed: int = 7
     augment: tuple[Augmentation, ...] = ()
@@ -162,7 +169,7 @@ class ClassificationData(DataModule):
         """Positions of ``count`` images to hold out, with each class in proportion, ascending."""
         return stratified(labels, count, self.seed)
 
-    def prepare(self, train: bool) -> list[v2.Transform]:
+    def prepare(self, train: bool) -> list[Transform]:
         """What brings an image to ``image_size`` before augmentation; nothing where all images have that size."""
         return []
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
 
-from vision.classification.data import ClassificationData, OnError, Split
-from vision.classification.images import Images, Indices, log
+from vision.classification.data import ClassificationData, OnError, Split, Transform
+from vision.classification.images import BroughtTo, Images, Indices, log
+from vision.classification.pixels import Resize
 from vision.engine.errors import ConfigError, DataError, nearest
 from vision.engine.registry import register
 
@@ -36,6 +37,7 @@ class ImageFolder(ClassificationData):
             out decodes every image once beforehand.
     """
 
+    resize: ClassVar[Resize] = "short_side"
     root: str
     size: int = 224
     grey: bool = False
@@ -120,11 +122,11 @@ class ImageFolder(ClassificationData):
         ids = [path.relative_to(self._root).as_posix() for path in files]
         return Images(ids, torch.tensor(labels), files, self.in_channels, tuple(other))
 
-    def prepare(self, train: bool) -> list[v2.Transform]:
+    def prepare(self, train: bool) -> list[Transform]:
         """Resizes the short side to ``size`` and keeps the middle."""
         if train and "resized_crop" in self.augment:
             return []
-        return [v2.Resize(self.size, antialias=True), v2.CenterCrop(self.size)]
+        return [BroughtTo(self.size, self.resize)]
 
     def load(self, images: Images) -> Images:
         """Leaves out images that cannot be decoded, where that is asked for."""

@@ -1,6 +1,5 @@
 """Labelled images in memory or in files, and what picks some of them."""
 
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from vision.classification.pixels import Resize, brought_to, decoded
 from vision.engine.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -20,37 +19,32 @@ log = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
 """Positions of images, ascending."""
 
-_EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"}
-
 
 def decode(source: Path | bytes, name: str, channels: int) -> Tensor:
-    """The pixels of an encoded image.
-
-    Args:
-        source: a file, or the bytes of one.
-        name: what an error calls it.
-        channels: 1 for grey, 3 for RGB.
-
-    Returns:
-        uint8, shape ``[channels, H, W]``.
+    """The pixels of an encoded image, uint8 ``[channels, H, W]``; see :func:`vision.classification.pixels.decoded`.
 
     Raises:
         DataError: not an image, a damaged one, or one of more than 8 bits.
     """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.mode not in _EIGHT_BIT:
-                raise DataError(f"{name}: pixels are of mode '{image.mode}', expected 8 bits; convert the image")
-            mode = "L" if channels == 1 else "RGB"
-            pixels = np.array(image if image.mode == mode else image.convert(mode))
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's decoders raise many kinds
-        reason = "not an image Pillow knows" if "cannot identify" in str(error) else error
-        raise DataError(
-            f"{name}: cannot be decoded ({reason}); replace or remove it, or set data.on_error: skip"
-        ) from error
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(decoded(source, name, channels)).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class BroughtTo:
+    """Brings uint8 images ``[C, H, W]`` to a size, as :func:`vision.classification.pixels.brought_to` does.
+
+    Attributes:
+        size: rows and columns.
+        how: by stretching, or by the short side.
+    """
+
+    size: int
+    how: Resize
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Shape ``[C, size, size]``."""
+        made = brought_to(image.permute(1, 2, 0).numpy(), self.size, self.how)
+        return torch.from_numpy(made.transpose(2, 0, 1).copy())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The plain classification task: cross-entropy on images, judged by accuracy, NLL and calibration."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,54 +9,18 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from vision.classification import metrics
 from vision.classification.data import ClassificationData
-from vision.classification.images import decode
+from vision.classification.pixels import Pixels, as_input, brought_to, decoded
+from vision.classification.scores import SHOWN, Scores, scores_of
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
 from vision.engine.folding import deployed, takes_any_size
+from vision.engine.prediction import Picture
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
-from vision.report.figures import TRUTH, WRONG, banner, enlarge
-
-SHOWN = 5
-"""Classes a prediction names, most probable first."""
-
-
-@dataclass
-class Scores(Prediction):
-    """The probabilities a classifier gives to an image's classes.
-
-    Attributes:
-        label: the most probable class.
-        confidence: its probability.
-        probabilities: of the five most probable classes, by name.
-        logits: of all classes, float32 ``[C]``; not written to files.
-    """
-
-    label: str
-    confidence: float
-    probabilities: dict[str, float]
-    logits: NDArray[np.float32]
-
-    def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """The image with the label on it: green where it is the ``truth``, red where it is not."""
-        text, image = f"{self.label} {self.confidence:.2f}", enlarge(image, 112)
-        if truth is None:
-            return banner(image, text)
-        right = self.label == truth
-        return banner(image, text if right else f"{text}, is {truth}", TRUTH if right else WRONG)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "label": self.label,
-            "confidence": round(self.confidence, 6),
-            "probabilities": {name: round(p, 6) for name, p in self.probabilities.items()},
-        }
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 
 
 class ClassificationMetric(Metric):
@@ -130,15 +93,8 @@ class Classification(Task):
         yield {"cross_entropy": F.cross_entropy(logits, batch["label"], label_smoothing=self.label_smoothing)}
 
     def predict(self, batch: Batch) -> list[Scores]:
-        logits = self.network(batch["image"]).float()
-        values, classes = logits.softmax(1).topk(min(SHOWN, len(self.data.classes)), 1)
-        predictions = []
-        for name, top, shares, row in zip(
-            batch["id"], classes.tolist(), values.tolist(), logits.cpu().numpy(), strict=True
-        ):
-            labels = [self.data.classes[k] for k in top]
-            predictions.append(Scores(name, labels[0], shares[0], dict(zip(labels, shares, strict=True)), row))
-        return predictions
+        logits = self.network(batch["image"]).float().cpu().numpy()
+        return scores_of(batch["id"], logits, self.data.classes)
 
     def metric(self) -> Metric:
         return ClassificationMetric(self.data.classes)
@@ -164,13 +120,45 @@ class Classification(Task):
         return [self.data.classes[int(label)] for label in batch["label"]]
 
     def read_input(self, path: str) -> Sample:
-        image = decode(Path(path), path, self.data.in_channels)
+        shown = self._shown(decoded(Path(path), path, self.data.in_channels))
+        return {"id": path, "image": torch.from_numpy(as_input(shown, *self._statistics))}
+
+    def before(self) -> dict[str, Any]:
+        """How an image becomes the network's input, for what runs without PyTorch.
+
+        Raises:
+            ConfigError: a data set that brings images to their size in a way of its own.
+        """
+        data = self.data
+        if data.resize == "stretch" and data.prepare(train=False):
+            raise ConfigError(
+                f"data: {type(data).__name__} prepares images in a way of its own, which an exported file cannot hold; "
+                "let its 'resize' say stretch or short_side in place of 'prepare'"
+            )
+        mean, std = self._statistics
+        return {
+            "type": "image", "size": data.image_size, "channels": data.in_channels, "resize": data.resize,
+            "mean": None if mean is None else list(mean), "std": None if std is None else list(std),
+        }  # fmt: skip
+
+    def after(self) -> dict[str, Any]:
+        """What the network's output means, for what runs without PyTorch."""
+        return {"type": "classes", "classes": list(self.data.classes)}
+
+    @property
+    def _statistics(self) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+        """Mean and deviation of each channel; None where images are not normalised."""
+        return (self.data.mean, self.data.std) if self.data.normalise else (None, None)
+
+    def _shown(self, pixels: Pixels) -> Pixels:
+        """A user's image at the size of the data's."""
         size = self.data.image_size
-        if tuple(image.shape[1:]) != (size, size):
-            for transform in self.data.prepare(train=False) or [v2.Resize((size, size), antialias=True)]:
-                image = transform(image)
-        image = image.float() / 255
-        if self.data.normalise:
-            mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.data.mean, self.data.std))
-            image = (image - mean) / std
-        return {"id": path, "image": image}
+        if pixels.shape[:2] == (size, size):
+            return pixels
+        transforms = self.data.prepare(train=False)
+        if not transforms:
+            return brought_to(pixels, size, "stretch")
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        for transform in transforms:
+            image = transform(image)
+        return image.permute(1, 2, 0).numpy()

@@ -65,30 +65,48 @@ class OnnxSession:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
-        runtime = onnxruntime()
-        chosen = _providers(runtime, device, providers)
+        self._runtime, self._device = onnxruntime(), device
+        self._providers = _providers(self._runtime, device, providers)
         if threads is not None and threads < 1:
             raise DeviceError(f"threads: got {threads}, expected 1 or more")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors
+        self._options = self._runtime.SessionOptions()
+        self._options.log_severity_level = 3  # errors
         if threads is not None:
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
+            self._options.intra_op_num_threads = threads
+            self._options.inter_op_num_threads = 1
         self._sessions: dict[str, Any] = {}
+        self.metadata: dict[str, str | None] = {}
         for graph, path in files.items():
-            if not path.is_file():
-                raise ExportedFileError(f"{path}: no such file; it holds the graph '{graph}'")
-            try:
-                self._sessions[graph] = runtime.InferenceSession(str(path), options, providers=chosen)
-            except Exception as error:  # ONNX Runtime has many kinds, none of which can be imported by name
-                reason = str(error).splitlines()[0][:300]
-                raise ExportedFileError(
-                    f"{path}: ONNX Runtime {runtime.__version__} cannot load it ({reason}); is it whole, and an ONNX file?"
-                ) from error
-            _require_running(self._sessions[graph], chosen[0], device)
-        self.metadata = {
-            graph: session.get_modelmeta().custom_metadata_map.get(KEY) for graph, session in self._sessions.items()
-        }
+            self.load(graph, path)
+
+    def load(self, graph: str, path: Path) -> None:
+        """Adds the graph of a file.
+
+        Raises:
+            DeviceError: the device cannot be started.
+            ExportedFileError: as the constructor.
+        """
+        if not path.is_file():
+            raise ExportedFileError(f"{path}: no such file; it holds the graph '{graph}'")
+        version = self._runtime.__version__
+        try:
+            made = self._runtime.InferenceSession(str(path), self._options, providers=self._providers)
+        except Exception as error:  # ONNX Runtime has many kinds, none of which can be imported by name
+            raise ExportedFileError(
+                f"{path}: ONNX Runtime {version} cannot load it ({_first(error)}); is it whole, and an ONNX file?"
+            ) from error
+        if self._providers[0] not in made.get_providers():  # it falls back to another
+            raise DeviceError(
+                f"device '{self._device}': ONNX Runtime has {self._providers[0]} but could not start it; is there a GPU, "
+                "and are CUDA and cuDNN of the version it wants?"
+            )
+        self._sessions[graph] = made
+        self.metadata[graph] = made.get_modelmeta().custom_metadata_map.get(KEY)
+
+    def rename(self, old: str, new: str) -> None:
+        """Calls a graph by another name."""
+        for kept in (self._sessions, self.metadata):
+            kept[new] = kept.pop(old)  # type: ignore[attr-defined]
 
     def run(self, graph: str, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """The outputs of a graph by name.
@@ -103,8 +121,9 @@ class OnnxSession:
             return dict(zip(names, session.run(names, contiguous), strict=True))
         except Exception as error:
             shapes = ", ".join(f"{name} {values.dtype} {list(values.shape)}" for name, values in feeds.items())
-            reason = str(error).splitlines()[0][:300]
-            raise ExportedFileError(f"graph '{graph}': ONNX Runtime cannot run it on {shapes}: {reason}") from error
+            raise ExportedFileError(
+                f"graph '{graph}': ONNX Runtime cannot run it on {shapes}: {_first(error)}"
+            ) from error
 
 
 def _providers(runtime: Any, device: str, providers: Sequence[str] | None) -> list[str]:
@@ -122,10 +141,6 @@ def _providers(runtime: Any, device: str, providers: Sequence[str] | None) -> li
     return list(providers)
 
 
-def _require_running(session: Any, wanted: str, device: str) -> None:
-    """Raises a DeviceError where ONNX Runtime fell back to another provider."""
-    if wanted not in session.get_providers():
-        raise DeviceError(
-            f"device '{device}': ONNX Runtime has {wanted} but could not start it; are CUDA and cuDNN of the version it "
-            "wants installed, and is there a GPU?"
-        )
+def _first(error: Exception) -> str:
+    """The first line of what an error says, not too long."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -16,9 +16,10 @@ from vision.engine.distributed import World
 from vision.engine.errors import DataError
 from vision.engine.files import make_folder, to_json, write_atomically, write_json
 from vision.engine.loading import load, size_of
+from vision.engine.prediction import Picture
 from vision.engine.recipe import TrainerOptions
 from vision.engine.seeding import seed_everything, seed_of
-from vision.engine.task import Batch, Metric, Picture, Task
+from vision.engine.task import Batch, Metric, Task
 
 
 @dataclass

@@ -11,7 +11,8 @@ import torch
 from vision.engine.data import Sample
 from vision.engine.evaluation import png, to_device
 from vision.engine.files import write_atomically
-from vision.engine.task import Picture, Regions, Task
+from vision.engine.prediction import Picture
+from vision.engine.task import Regions, Task
 from vision.engine.video import VIDEOS, Video, VideoWriter
 
 log = logging.getLogger(__name__)

@@ -3,23 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from vision.engine.data import DataModule, Sample
 from vision.engine.deployment import Deployment, DeploymentError, Exported, Run
 from vision.engine.errors import ConfigError, DataError, nearest
+from vision.engine.prediction import Picture
 
 Batch = dict[str, Any]
 Losses = dict[str, Tensor]
-Picture = NDArray[np.uint8]
-"""An RGB picture, uint8, shape ``[H, W, 3]``."""
 Regions = Callable[[Picture, str], list[tuple[tuple[float, float, float, float], float]]]
 """Where the objects of a picture are: from the picture and its name, boxes (left, top, width, height) with scores."""
 
@@ -42,29 +39,6 @@ class StepContext:
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1)."""
         return self.step / max(self.total_steps, 1)
-
-
-@dataclass
-class Prediction:
-    """What a network says about one sample; subclasses add their fields.
-
-    Attributes:
-        id: the sample's name.
-    """
-
-    id: str
-
-    def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """The prediction drawn on ``image``; with the true answer beside it where it is given."""
-        return image
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, as written to ``predictions.jsonl``."""
-        return asdict(self)
-
-    def results(self) -> list[dict[str, Any]]:
-        """Rows of a COCO results file; none for what COCO does not score."""
-        return []
 
 
 class Metric(ABC):
@@ -187,11 +161,14 @@ class Task(nn.Module, ABC):
         )
 
     def before(self) -> dict[str, Any]:
-        """How an image becomes an input of the exported network, as plain JSON with a ``type``."""
+        """How a user's file becomes the network's input, as plain JSON: ``type`` and numbers, for an exported file.
+
+        Empty for a task whose exported graphs are used by themselves: the runner refuses them.
+        """
         return {}
 
     def after(self) -> dict[str, Any]:
-        """How outputs of the exported network become a prediction, as plain JSON with a ``type``."""
+        """How the network's output becomes a prediction, as plain JSON; as :meth:`before`."""
         return {}
 
     def predict_exported(self, batch: Batch, run: Run) -> list[Any]:

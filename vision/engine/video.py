@@ -11,7 +11,7 @@ import numpy as np
 
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.files import replacing
-from vision.engine.task import Picture
+from vision.engine.prediction import Picture
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 """What a file must end in to be taken for a video."""

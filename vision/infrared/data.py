@@ -26,7 +26,8 @@ from vision.infrared.reading import (
     validation_split,
 )
 from vision.infrared.synthesis import SynthTargets, count_components
-from vision.infrared.tbcnet import SMALLEST_SIDE, normalise, with_high_pass
+from vision.infrared.targets import SMALLEST_SIDE
+from vision.infrared.tbcnet import normalise, with_high_pass
 
 Image = NDArray[np.float32]
 

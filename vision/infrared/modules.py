@@ -24,7 +24,7 @@ from vision.infrared.reading import (
     validation_split,
 )
 from vision.infrared.synthesis import SynthTargets, cut_targets, scm_scene
-from vision.infrared.tbcnet import SMALLEST_SIDE
+from vision.infrared.targets import SMALLEST_SIDE
 
 Positive = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]

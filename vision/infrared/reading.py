@@ -33,7 +33,7 @@ def _open(path: Path) -> PIL.Image.Image:
     return image
 
 
-def _gray(path: Path, image: PIL.Image.Image) -> NDArray[np.uint8]:
+def _gray(path: str, image: PIL.Image.Image) -> NDArray[np.uint8]:
     """One 8-bit channel; colour channels are weighted as in ITU-R 601 when they differ slightly."""
     if image.mode in ("L", "1"):
         return np.asarray(image.convert("L"))
@@ -54,19 +54,23 @@ def read_pixels(path: str | Path, bits: int | None = None) -> Pixels:
     As :func:`read_infrared`, but at a quarter of the memory for the common case.
     """
     path = Path(path)
-    image = _open(path)
+    return pixels_of(_open(path), str(path), bits)
+
+
+def pixels_of(image: PIL.Image.Image, name: str, bits: int | None = None) -> Pixels:
+    """The pixels of an image that is open, as :func:`read_pixels`; ``name`` is what an error calls it."""
     if image.mode == "F":
         values = np.asarray(image, dtype=np.float32)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise DataError(f"{path}: floating-point pixels must lie in [0, 1]; rescale the file")
+            raise DataError(f"{name}: floating-point pixels must lie in [0, 1]; rescale the file")
         return values
     if image.mode.startswith("I"):
         counts = np.asarray(image).astype(np.int64)
         full_scale = 2 ** (bits or 16) - 1
         if counts.min() < 0 or counts.max() > full_scale:
-            raise DataError(f"{path}: values {counts.min()} to {counts.max()} do not fit 0 to {full_scale}; check bits")
+            raise DataError(f"{name}: values {counts.min()} to {counts.max()} do not fit 0 to {full_scale}; check bits")
         return (counts / full_scale).astype(np.float32)
-    return _gray(path, image)
+    return _gray(name, image)
 
 
 def as_float(pixels: Pixels) -> NDArray[np.float32]:

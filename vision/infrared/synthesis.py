@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from vision.infrared.backgrounds import Image, procedural_background
-from vision.infrared.detection import EIGHT_NEIGHBOURS
+from vision.infrared.detection import label_regions
 
 Mask = NDArray[np.bool_]
 
@@ -76,7 +76,7 @@ class Scene:
 
 def count_components(mask: NDArray[np.generic]) -> int:
     """Number of 8-connected components of a ``[H, W]`` mask."""
-    return int(ndimage.label(mask, EIGHT_NEIGHBOURS)[1])
+    return len(label_regions(mask))
 
 
 def target_mask(layer: Image) -> Mask:
@@ -123,7 +123,7 @@ def cut_targets(image: Image, mask: Mask) -> list[Image]:
     Returns:
         float32 arrays of shape ``[h, w]`` with maximum 1.
     """
-    labels, _ = ndimage.label(mask, EIGHT_NEIGHBOURS)
+    labels = label_regions(mask).labels
     cutouts = []
     for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[rows, columns] == index

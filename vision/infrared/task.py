@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,48 +17,22 @@ from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.folding import deployed
+from vision.engine.prediction import Picture
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, Prediction, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.infrared.clutter import ClutterRecord, clutter_record, clutter_summary
-from vision.infrared.data import Detection, detect
+from vision.infrared.detection import detect
 from vision.infrared.losses import PRESETS, Region, TBCLoss, Weights
 from vision.infrared.metrics import MatchRecord, match_targets, score, score_by
 from vision.infrared.modules import InfraredData, ScmScenes
+from vision.infrared.reading import read_infrared
 from vision.infrared.roc import CurveRecord, curve_record, roc
-from vision.infrared.tbcnet import SCM, SMALLEST_SIDE, freeze
-from vision.report.figures import FOUND, TRUTH, circles, enlarge, outline, scale_to, side_by_side, to_picture
+from vision.infrared.targets import SMALLEST_SIDE, Count, Targets, counts_of, too_small, visible
+from vision.infrared.tbcnet import SCM, freeze
+from vision.report.figures import enlarge, to_picture
 
 COUNTS = ("images", "targets")
 """What :func:`~vision.infrared.metrics.score` gives besides figures of merit; kept in a table."""
-
-
-@dataclass
-class Targets(Prediction):
-    """The targets found in an image.
-
-    Attributes:
-        detections: centroids, areas and scores, surest first.
-        probability: the extracted target image, float32 ``[H, W]`` in [0, 1]; not written to files.
-        threshold: that detections lie above.
-    """
-
-    detections: list[Detection]
-    probability: NDArray[np.float32] = field(repr=False)
-    threshold: float = 0.5
-
-    def draw(self, image: Picture, truth: Any = None) -> Picture:
-        """Circles around what was found, the outline of ``truth`` (a mask) where given, and the target image beside."""
-        scale = scale_to(image.shape[:2], 240)
-        centres = [(d.row * scale + (scale - 1) / 2, d.col * scale + (scale - 1) / 2) for d in self.detections]
-        drawn = enlarge(image, 240)
-        if truth is not None:
-            drawn = outline(drawn, np.kron(truth, np.ones((scale, scale), dtype=bool)), TRUTH)
-        drawn = circles(drawn, centres, FOUND, [d.score for d in self.detections], radius=10.0 + scale)
-        extracted = enlarge(to_picture(self.probability), 240)
-        return side_by_side([drawn, extracted], ["found (orange), true (green)", "extracted target image"])
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, "threshold": self.threshold, "detections": [asdict(d) for d in self.detections]}
 
 
 @dataclass(frozen=True)
@@ -122,12 +96,6 @@ def _bins(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     columns = ["from", "below", "targets", "found", "Pd"]
     values = [[r["low"], r["high"], r["targets"], r["found"], r["Pd"]] for r in rows]
     return {"type": "bins", "title": title, "columns": columns, "rows": values}
-
-
-def _visible(raw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gray values that an eye can tell apart: a range below a quarter, as deep images have it, is stretched to all."""
-    low, high = float(raw.min()), float(raw.max())
-    return (raw - low) / (high - low) if 0 < high - low < 0.25 else raw
 
 
 @register("infrared_targets")
@@ -231,7 +199,7 @@ class InfraredTargets(Task):
         return Deployment((graph,), self.before(), self.after())
 
     def pictures(self, batch: Batch) -> list[Picture]:
-        return [to_picture(_visible(raw.cpu().numpy())) for raw in batch["raw"]]
+        return [to_picture(visible(raw.cpu().numpy())) for raw in batch["raw"]]
 
     def truths(self, batch: Batch) -> list[NDArray[np.bool_]]:
         return [mask.cpu().numpy() for mask in batch["mask"]]
@@ -239,23 +207,20 @@ class InfraredTargets(Task):
     def read_input(self, path: str) -> Sample:
         raw = self.data.read(path)
         if min(raw.shape) < SMALLEST_SIDE:
-            raise DataError(
-                f"{path}: {raw.shape[0]}x{raw.shape[1]} pixels; at least {SMALLEST_SIDE} on each side needed"
-            )
+            raise DataError(too_small(path, raw.shape))
         return {"id": path, "image": self.data.transform(raw), "raw": torch.from_numpy(raw)}
 
+    def before(self) -> dict[str, Any]:
+        """How a gray image becomes the network's input, for what runs without PyTorch."""
+        data = self.data
+        return {
+            "type": "infrared", "bits": getattr(data, "bits", None), "normalise": data.normalise, "mean": data.mean,
+            "std": data.std, "high_pass": data.high_pass,
+        }  # fmt: skip
 
-@dataclass
-class Count(Prediction):
-    """How many targets a target image holds.
-
-    Attributes:
-        label: the most probable class; the last one means "this many or more".
-        probabilities: of all classes.
-    """
-
-    label: int
-    probabilities: list[float]
+    def after(self) -> dict[str, Any]:
+        """What the network's logits mean, for what runs without PyTorch."""
+        return {"type": "targets", "threshold": self.threshold, "min_area": self.min_area}
 
 
 class CountMetric(Metric):
@@ -317,11 +282,7 @@ class TargetCounting(Task):
         yield {"cross_entropy": F.cross_entropy(self.network(batch["image"]), labels)}
 
     def predict(self, batch: Batch) -> list[Count]:
-        rows = self.network(batch["image"]).float().softmax(1).tolist()
-        return [
-            Count(name, int(np.argmax(row)), [round(p, 6) for p in row])
-            for name, row in zip(batch["id"], rows, strict=True)
-        ]
+        return counts_of(batch["id"], self.network(batch["image"]).float().cpu().numpy())
 
     def metric(self) -> Metric:
         return CountMetric(self.classes)
@@ -338,3 +299,18 @@ class TargetCounting(Task):
 
     def pictures(self, batch: Batch) -> list[Picture]:
         return [enlarge(to_picture(image.cpu().numpy()), 128) for image in batch["image"]]
+
+    def read_input(self, path: str) -> Sample:
+        """A target image: gray values, 0 where there is no target."""
+        raw = read_infrared(path)
+        if min(raw.shape) < SMALLEST_SIDE:
+            raise DataError(too_small(path, raw.shape))
+        return {"id": path, "image": torch.from_numpy(raw)[None]}
+
+    def before(self) -> dict[str, Any]:
+        """How a target image becomes the network's input, for what runs without PyTorch."""
+        return {"type": "target_image"}
+
+    def after(self) -> dict[str, Any]:
+        """What the network's logits mean, for what runs without PyTorch."""
+        return {"type": "count", "classes": self.classes}

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vision.engine.registry import register
+from vision.infrared.targets import SMALLEST_SIDE
 
 Module = TypeVar("Module", bound=nn.Module)
 
 TEM_CHANNELS: dict[str, tuple[int, int, int, int]] = {"lite": (8, 16, 32, 64), "std": (16, 32, 64, 128)}
-SMALLEST_SIDE = 16
 LEAK = 0.1
 
 # Mean and standard deviation of gray values in [0, 1], as published by the BasicIRSTD benchmark on 0..255.

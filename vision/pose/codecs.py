@@ -70,6 +70,14 @@ class Codec(ABC):
             Pixels of the crop, float32, shape ``[N, K, 2]``, and scores, shape ``[N, K]``.
         """
 
+    def after(self) -> dict[str, Any]:
+        """How the output is decoded, as plain JSON: the ``type`` of a decoding and its numbers, for an exported file.
+
+        Raises:
+            ConfigError: a codec that runs in PyTorch alone.
+        """
+        raise ConfigError(f"the codec '{type(self).__name__}' cannot be exported: it has no decoding without PyTorch")
+
 
 class HeatmapCodec(Codec):
     r"""One map a joint: a Gaussian of height 1 at the joint's place :math:`m` on the map.
@@ -173,6 +181,9 @@ class QuarterHeatmap(HeatmapCodec):
         inside = (peak > 0) & (peak < torch.tensor(self.size, device=peak.device) - 1)
         return 0.25 * difference.sign() * inside
 
+    def after(self) -> dict[str, Any]:
+        return {"type": "heatmap", "input_size": list(self.input_size)}
+
 
 @register("udp_heatmap", kind="codec")
 class UDPHeatmap(HeatmapCodec):
@@ -241,6 +252,14 @@ class UDPHeatmap(HeatmapCodec):
         moved = centre - peak + step
         taken = (step.abs() <= max(self.blur // 2, 2)).all(-1) & (step != 0).any(-1)
         return torch.where(taken[..., None], moved, 0)
+
+    def after(self) -> dict[str, Any]:
+        return {
+            "type": "udp_heatmap",
+            "input_size": list(self.input_size),
+            "sigma": self.sigma,
+            "blur": self.blur,
+        }
 
 
 def _neighbours(maps: Tensor, centre: Tensor) -> Tensor:

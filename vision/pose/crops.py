@@ -14,15 +14,15 @@ CVPR 2020; padding 1.25 and the aspect as in Xiao et al., "Simple Baselines", EC
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from vision.pose.images import RGB
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Size = tuple[int, int]
 """Width and height of a crop, pixels."""
@@ -33,7 +33,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 """Shape ``[2, 3]``: an affine map."""
 
-Points = TypeVar("Points", Tensor, NDArray[np.float32], NDArray[np.float64])
+Points = TypeVar("Points", "Tensor", NDArray[np.float32], NDArray[np.float64])
 
 PADDING = 1.25
 
@@ -97,10 +97,8 @@ def mapped(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 
-def warped(image: RGB, matrix: Matrix, size: Size) -> RGB:
-    """The crop of an image: bilinear between pixel centres, with black pixels all around the image.
-
-    There is no smoothing before sampling down, as in the field's other implementations.
+def part_and_grid(image: RGB, matrix: Matrix, size: Size) -> tuple[RGB, NDArray[np.float32]]:
+    """What a crop is sampled from.
 
     Args:
         image: uint8, shape ``[h, w, 3]``.
@@ -108,25 +106,67 @@ def warped(image: RGB, matrix: Matrix, size: Size) -> RGB:
         size: of the crop.
 
     Returns:
-        uint8, shape ``[H, W, 3]``, rounded.
+        The part of the image that the crop shows, with a pixel to spare, and the map from pixels of the crop to places
+        in it, ``[2, 3]``, which count from -1 to 1, from edge to edge.
     """
     back = inverse(matrix)
     ends = mapped(back, np.array([(x, y) for x in (0, size[0] - 1) for y in (0, size[1] - 1)]))
     shape = np.array(image.shape[1::-1])
-    # only the part that the crop shows, with a pixel to spare, is turned into floating point
     first = np.clip(np.floor(ends.min(axis=0)).astype(int) - 1, 0, shape - 1)
     last = np.clip(np.ceil(ends.max(axis=0)).astype(int) + 2, first + 1, shape)
-    part = image[first[1] : last[1], first[0] : last[0]]
     sides = last - first
     back[:, 2] -= first
-    back *= 2 / sides[:, None]  # grid_sample counts from -1 to 1, from edge to edge
+    back *= 2 / sides[:, None]
     back[:, 2] += 1 / sides - 1
-    to_grid = torch.from_numpy(back).float()
-    columns, rows = torch.arange(size[0])[None, :, None], torch.arange(size[1])[:, None, None]
-    grid = to_grid[:, 0] * columns + (to_grid[:, 1] * rows + to_grid[:, 2])
-    pixels = torch.from_numpy(part.astype(np.float32)).permute(2, 0, 1)[None]
-    sampled = grid_sample(pixels, grid[None], padding_mode="zeros", align_corners=False)[0]
-    return sampled.round_().to(torch.uint8).permute(1, 2, 0).numpy()
+    return image[first[1] : last[1], first[0] : last[0]], back.astype(np.float32)
+
+
+def upright(image: RGB, matrix: Matrix, size: Size) -> RGB:
+    """The crop of an image without rotation: :func:`vision.pose.warping.warped` by NumPy, to the same pixels.
+
+    Where PyTorch rounds half a gray level differently, a value may differ by one.
+
+    Args:
+        image: uint8, shape ``[h, w, C]``.
+        matrix: from pixels of the image to pixels of the crop.
+        size: of the crop.
+
+    Returns:
+        uint8, shape ``[H, W, C]``, rounded.
+
+    Raises:
+        ValueError: a map that turns.
+    """
+    if matrix[0, 1] or matrix[1, 0]:
+        raise ValueError("the map of an upright crop does not turn")
+    part, grid = part_and_grid(image, matrix, size)
+    framed = np.pad(part.astype(np.float32), ((1, 1), (1, 1), (0, 0)))  # black all around
+    (left, right), (top, bottom) = (
+        _between(grid[axis, axis], grid[axis, 2], size[axis], part.shape[1 - axis]) for axis in (0, 1)
+    )
+    rows = framed[top[0]] * top[1][:, None, None] + framed[bottom[0]] * bottom[1][:, None, None]
+    mixed = rows[:, left[0]] * left[1][:, None] + rows[:, right[0]] * right[1][:, None]
+    return np.rint(mixed).astype(np.uint8)
+
+
+_Share = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+def _between(step: np.float32, offset: np.float32, count: int, side: int) -> tuple[_Share, _Share]:
+    """The pixels before and after each place along an axis, in a part with a frame of one pixel, and their shares."""
+    place = step * np.arange(count, dtype=np.float32) + offset
+    place = ((place + np.float32(1)) * np.float32(side) - np.float32(1)) / np.float32(2)
+    below = np.floor(place)
+    share = place - below
+    first = below.astype(np.int64)
+    low, high = (np.clip(index, -1, side) + 1 for index in (first, first + 1))
+    return (low, np.float32(1) - share), (high, share)
+
+
+def as_input(crop: RGB, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    r"""A crop as a network takes it: :math:`(x - 255 \mu) / (255 \sigma)`, float32 ``[3, H, W]``."""
+    levels = [np.asarray(values, np.float32)[:, None, None] * np.float32(255) for values in (mean, std)]
+    return np.ascontiguousarray((crop.transpose(2, 0, 1).astype(np.float32) - levels[0]) / levels[1])
 
 
 def to_image(keypoints: Points, centre: Points, sides: Points, size: Size) -> Points:
@@ -142,12 +182,12 @@ def to_image(keypoints: Points, centre: Points, sides: Points, size: Size) -> Po
         The same shape, pixels of the images.
     """
     factors = sides / _like(sides, (size[0] - 1, size[1] - 1))
-    back = torch.clone(keypoints) if isinstance(keypoints, Tensor) else keypoints.copy()
+    back = keypoints.copy() if isinstance(keypoints, np.ndarray) else keypoints.clone()
     back[..., :2] = keypoints[..., :2] * factors[:, None] + (centre - sides / 2)[:, None]
     return back
 
 
 def _like(values: Points, numbers: tuple[int, int]) -> Points:
-    if isinstance(values, Tensor):
-        return values.new_tensor(numbers)
-    return np.array(numbers, dtype=values.dtype)
+    if isinstance(values, np.ndarray):
+        return np.array(numbers, dtype=values.dtype)
+    return values.new_tensor(numbers)

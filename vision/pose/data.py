@@ -16,11 +16,12 @@ from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
 from vision.pose.annotations import Box, Detections, PoseSet, read_detections, read_rgb
 from vision.pose.augmentation import TopDownAugmentation, half_body, mirrored, moved, recoloured
-from vision.pose.crops import PADDING, Size, Vector, centre_and_sides, crop_matrix, mapped, region, warped, with_aspect
+from vision.pose.crops import PADDING, Size, Vector, centre_and_sides, crop_matrix, mapped, region, with_aspect
 from vision.pose.images import RGB, Orientation
 from vision.pose.keypoints import Skeleton
 from vision.pose.records import ImageRecord, Joints
 from vision.pose.splits import PoseData, Positive
+from vision.pose.warping import warped
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean of red, green and blue in [0, 1]."""

@@ -1,6 +1,7 @@
-"""Photographs of any odd kind as RGB bytes, and a quick look at a file without decoding it."""
+"""Photographs of any odd kind as RGB bytes, and what their files and names tell without decoding them."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -92,3 +93,16 @@ def _tail(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         return file.read()
+
+
+def number_in(name: str) -> int | None:
+    """The number that a file's name ends in, as COCO names its images, or a video's frame; None where there is none.
+
+    Example:
+        >>> number_in("val2017/000000000785.jpg"), number_in("COCO_val2014_000000000042.jpg"), number_in("me.png")
+        (785, 42, None)
+        >>> number_in("dance.mp4#12")
+        12
+    """
+    found = re.search(r"#(\d+)$", name) or re.search(r"(\d+)$", Path(name).stem)
+    return int(found[1]) if found else None

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vision.engine.errors import UserError, nearest
 
 Pair = tuple[str, str]
@@ -113,6 +111,29 @@ class Skeleton:
         """Positions of the joints of the lower body."""
         return self.indices(self.lower)
 
+    def plain(self) -> dict[str, Any]:
+        """All fields as strings, numbers and lists."""
+        return {
+            name: value if isinstance(value, str) else [list(v) if isinstance(v, tuple) else v for v in value]
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Skeleton":
+        """The skeleton of :meth:`plain`.
+
+        Raises:
+            SkeletonError: fields that are no skeleton's.
+        """
+        try:
+            kept: dict[str, Any] = {
+                name: value if isinstance(value, str) else tuple(tuple(v) if isinstance(v, list) else v for v in value)
+                for name, value in fields.items()
+            }
+            return cls(**kept)
+        except TypeError as error:
+            raise SkeletonError(f"not a skeleton: {error}") from error
+
     def indices(self, names: Iterable[str]) -> list[int]:
         """Positions of joints by name."""
         return [self.joints.index(name) for name in names]
@@ -144,6 +165,8 @@ def skeleton(name_or_path: str) -> Skeleton:
 
 
 def _from_file(path: Path) -> Skeleton:
+    import yaml  # what is exported carries its skeleton, and is used where there may be no PyYAML
+
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -4,11 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINDOWS = ((300.0, 7), (200.0, 5))
-"""Above which mean side of a map, in cells, a peak is the highest of a window of which side; else 3."""
-
-STRIDE = 4
-"""Image pixels from one cell of a map to the next."""
+from vision.pose.finding import STRIDE, window_of
 
 
 def smoothed(maps: Tensor, kernel: int) -> Tensor:
@@ -35,7 +31,7 @@ def find_centres(centres: Tensor, most: int = 30, threshold: float = 0.01, kerne
     """
     height, width = centres.shape[-2:]
     maps = smoothed(centres[:, None], kernel)
-    side = next((window for above, window in WINDOWS if (height + width) / 2 > above), 3)
+    side = window_of(height, width)
     peaks = maps * (F.max_pool2d(maps, side, 1, side // 2) == maps)
     scores, positions = peaks.flatten(1).topk(min(most, height * width), dim=1)
     image, rank = (scores > threshold).nonzero(as_tuple=True)

@@ -7,7 +7,6 @@ height in pixels) with scores.
 import json
 import logging
 import math
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import torch
 
 from vision.engine.checkpoint import read_weights
 from vision.engine.errors import CheckpointError, ConfigError, DataError, nearest
-from vision.engine.task import Picture, Regions
+from vision.engine.prediction import Picture
+from vision.engine.task import Regions
 from vision.pose.annotations import overlaps
+from vision.pose.images import number_in
 from vision.pose.records import Box
 
 log = logging.getLogger(__name__)
@@ -61,19 +62,6 @@ def regions_of(
 def whole_picture(picture: Picture, name: str) -> list[tuple[Box, float]]:
     """One box: all of the picture, for pictures of one person each."""
     return [((0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])), 1.0)]
-
-
-def number_in(name: str) -> int | None:
-    """The number that a file's name ends in, as COCO names its images, or a video's frame; None where there is none.
-
-    Example:
-        >>> number_in("val2017/000000000785.jpg"), number_in("COCO_val2014_000000000042.jpg"), number_in("me.png")
-        (785, 42, None)
-        >>> number_in("dance.mp4#12")
-        12
-    """
-    found = re.search(r"#(\d+)$", name) or re.search(r"(\d+)$", Path(name).stem)
-    return int(found[1]) if found else None
 
 
 class BoxesOfFile:

@@ -7,7 +7,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.engine.task import Picture, Prediction
+from vision.engine.prediction import Picture, Prediction
 from vision.pose.keypoints import Skeleton
 from vision.report.figures import side_by_side
 from vision.report.poses import Drawn, draw_poses, zoomed

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +122,15 @@ class SimCC(Codec):
             probability = (torch.softmax(self.beta * each, -1).amax(-1) for each in (rows, perfect))
             scores.append(next(probability) / next(probability))
         return torch.stack(pixels, -1), torch.minimum(*scores).clamp(max=1)
+
+    def after(self) -> dict[str, Any]:
+        return {
+            "type": "simcc",
+            "input_size": list(self.input_size),
+            "bins": list(self.bins),
+            "sigma": list(self.sigma),
+            "beta": self.beta,
+        }
 
 
 def _vertex(rows: Tensor) -> Tensor:

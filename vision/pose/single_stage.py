@@ -15,17 +15,18 @@ from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
 from vision.engine.folding import deployed
+from vision.engine.prediction import Picture
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, Regions, StepContext, Task
 from vision.pose.crops import inverse, mapped
+from vision.pose.data import MEAN, STD
 from vision.pose.dhrnet import DHRNet, People, probability
 from vision.pose.halves import ExportedDHRNet, graphs
-from vision.pose.images import read_rgb
+from vision.pose.images import number_in, read_rgb
 from vision.pose.losses_single_stage import contrast_loss, focal_loss
 from vision.pose.metrics import PoseMetric
 from vision.pose.oks import extent, oks_nms
 from vision.pose.peaks import decode_poses
-from vision.pose.people import number_in
 from vision.pose.prediction import OnDemand, Poses
 from vision.pose.single_stage_data import SingleStageData, WholeImages, rows_of
 from vision.pose.targets import Annotated, encode
@@ -236,3 +237,16 @@ class SingleStagePose(Task):
     def together(self, name: str, number: int, predictions: list[Any]) -> Poses:
         found: Poses = predictions[0]
         return Poses.joined(name, number, [found], self.skeleton)
+
+    def before(self) -> dict[str, Any]:
+        """How an image becomes the network's input, for what runs without PyTorch."""
+        scales = list(self.data.test_scales)
+        return {"type": "whole", "short": self.data.short, "scales": scales, "mean": list(MEAN), "std": list(STD)}
+
+    def after(self) -> dict[str, Any]:
+        """How people and their joints are found in the networks' outputs, for what runs without PyTorch."""
+        search = self.network.search
+        return {
+            "type": "single_stage", "most": search.most, "threshold": search.threshold, "kernel": search.kernel,
+            "flip_test": self.flip_test, "nms": self.nms, "skeleton": self.skeleton.plain(),
+        }  # fmt: skip

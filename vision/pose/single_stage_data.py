@@ -16,22 +16,17 @@ from vision.engine.data import Sample
 from vision.engine.errors import ConfigError
 from vision.engine.registry import register
 from vision.pose.annotations import PoseSet, read_rgb
-from vision.pose.crops import Matrix, mapped, warped
+from vision.pose.crops import Matrix, mapped
 from vision.pose.data import as_input
+from vision.pose.enlarged import enlarged, short_side
+from vision.pose.finding import STRIDE
 from vision.pose.images import RGB, Orientation
 from vision.pose.keypoints import Skeleton
-from vision.pose.peaks import STRIDE
 from vision.pose.records import Instance
 from vision.pose.splits import PoseData
 from vision.pose.targets import SMALLEST_AREA, box_radius, centres_of, chosen_people
-from vision.pose.whole_images import (
-    Factor,
-    SingleStageAugmentation,
-    Square,
-    enlarged,
-    random_square,
-    short_side,
-)
+from vision.pose.warping import warped
+from vision.pose.whole_images import Factor, SingleStageAugmentation, Square, random_square
 
 LEAST_POLYGON = 6
 """Numbers that a polygon of an annotation has at least: three corners."""

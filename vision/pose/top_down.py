@@ -14,18 +14,20 @@ from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
 from vision.engine.folding import deployed, takes_any_size
+from vision.engine.prediction import Picture
 from vision.engine.recipe import Block
 from vision.engine.registry import OfKind, build, register
-from vision.engine.task import Batch, Losses, Metric, Picture, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, Regions, StepContext, Task
 from vision.pose.codecs import Codec
-from vision.pose.crops import crop_matrix, region, to_image, warped
-from vision.pose.data import TopDownCrops, TopDownData, annotated, as_input
-from vision.pose.images import read_rgb
+from vision.pose.crops import crop_matrix, region, to_image
+from vision.pose.data import MEAN, STD, TopDownCrops, TopDownData, annotated, as_input
+from vision.pose.images import number_in, read_rgb
 from vision.pose.metrics import PoseMetric
 from vision.pose.network import parameter_groups
 from vision.pose.oks import rescored
-from vision.pose.people import number_in, whole_picture
+from vision.pose.people import whole_picture
 from vision.pose.prediction import OnDemand, Poses
+from vision.pose.warping import warped
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +184,15 @@ class TopDown(Task):
 
     def together(self, name: str, number: int, predictions: list[Any]) -> Poses:
         return Poses.joined(name, number, predictions, self.skeleton)
+
+    def before(self) -> dict[str, Any]:
+        """How the person in a box becomes the network's input, for what runs without PyTorch."""
+        size, padding = list(self.data.input_size), self.data.padding
+        return {"type": "crop", "input_size": size, "padding": padding, "mean": list(MEAN), "std": list(STD)}
+
+    def after(self) -> dict[str, Any]:
+        """How the network's output is decoded, for what runs without PyTorch."""
+        return {**self.codec.after(), "flip_test": self.flip_test, "skeleton": self.skeleton.plain()}
 
 
 def _array(values: Any) -> NDArray[np.float32]:

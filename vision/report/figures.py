@@ -4,16 +4,13 @@ A picture is RGB, uint8, shape ``[H, W, 3]``. Every function returns a new pictu
 """
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
+from PIL import Image, ImageDraw
 
-from vision.engine.task import Picture
+from vision.engine.prediction import Picture
+from vision.report.fonts import Font, font
 
 Colour = tuple[int, int, int]
 
@@ -25,11 +22,6 @@ NEUTRAL: Colour = (88, 96, 110)
 
 PAPER: Colour = (255, 255, 255)
 DARK: Colour = (16, 18, 22)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def _require_picture(picture: Picture) -> None:
@@ -97,9 +89,16 @@ def outline(picture: Picture, mask: NDArray[np.bool_], colour: Colour, width: in
     if inside.shape != picture.shape[:2]:
         raise ValueError(f"mask of shape {list(inside.shape)} on a picture of {list(picture.shape[:2])}")
     drawn = picture.copy()
-    around = ndimage.binary_dilation(inside, np.ones((3, 3), bool), iterations=width) if inside.any() else inside
-    drawn[around & ~inside] = colour
+    drawn[_grown(inside, width) & ~inside] = colour
     return drawn
+
+
+def _grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """The mask with all pixels that are at most ``by`` rows and columns from it."""
+    for axis in (0, 1):
+        padded = np.pad(mask, [(by, by) if k == axis else (0, 0) for k in (0, 1)])
+        mask = np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis=axis).max(-1)
+    return mask
 
 
 def circles(
@@ -139,14 +138,14 @@ def _beside(
     pen: ImageDraw.ImageDraw, text: str, centre: tuple[float, float], radius: float, width: int, colour: Colour
 ) -> None:
     """Writes on a dark patch beside a circle, on the side where a picture of that ``width`` has room."""
-    font = _font(max(9, min(14, round(radius))))
-    length = pen.textlength(text, font=font)
+    written = font(max(9, min(14, round(radius))))
+    length = pen.textlength(text, font=written)
     right = centre[1] + radius + 5
     left = centre[1] - radius - 5 - length
     place = (right if right + length <= width or left < 0 else left, centre[0])
-    box = pen.textbbox(place, text, font=font, anchor="lm")
+    box = pen.textbbox(place, text, font=written, anchor="lm")
     pen.rectangle((box[0] - 3, box[1] - 2, box[2] + 2, box[3] + 2), fill=DARK)
-    pen.text(place, text, fill=colour, font=font, anchor="lm")
+    pen.text(place, text, fill=colour, font=written, anchor="lm")
 
 
 def banner(picture: Picture, text: str, colour: Colour = NEUTRAL) -> Picture:
@@ -160,22 +159,22 @@ def banner(picture: Picture, text: str, colour: Colour = NEUTRAL) -> Picture:
     size = max(9, min(20, round(width / 16)))
     canvas = Image.new("RGB", (width, height + round(1.7 * size)), colour)
     canvas.paste(Image.fromarray(picture), (0, canvas.height - height))
-    pen, font = ImageDraw.Draw(canvas), _font(size)
+    pen, written = ImageDraw.Draw(canvas), font(size)
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 130
     pen.text(
         (size * 0.5, round(0.85 * size)),
-        _fitted(pen, text, font, width - size),
+        _fitted(pen, text, written, width - size),
         fill=PAPER if dark else DARK,
-        font=font,
+        font=written,
         anchor="lm",
     )
     return np.asarray(canvas).copy()
 
 
-def _fitted(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    if pen.textlength(text, font=font) <= room:
+def _fitted(pen: ImageDraw.ImageDraw, text: str, written: Font, room: float) -> str:
+    if pen.textlength(text, font=written) <= room:
         return text
-    while text and pen.textlength(text + "…", font=font) > room:
+    while text and pen.textlength(text + "…", font=written) > room:
         text = text[:-1]
     return text.rstrip() + "…"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vision.engine.task import Picture
+from vision.engine.prediction import Picture
 from vision.report.figures import DARK, Colour
 
 LEFT: Colour = (64, 164, 255)

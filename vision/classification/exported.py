@@ -1,0 +1,65 @@
+"""Classification where the network is an exported file: images in, scores out. Nothing here needs PyTorch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision.classification.pixels import Pixels, as_input, as_picture, brought_to, decoded, pixels_of
+from vision.classification.scores import Scores, scores_of
+from vision.engine.exported import Boxes, ExportedSystem, Given, Run, as_image, refuse_boxes
+from vision.engine.prediction import Picture
+
+
+class ImageReader:
+    """How an image becomes the network's input: ``before`` of type ``image``.
+
+    Args:
+        before: ``size``, ``channels``, ``resize``, ``mean`` and ``std``.
+    """
+
+    def __init__(self, before: Mapping[str, Any]) -> None:
+        self.size, self.channels = int(before["size"]), int(before["channels"])
+        self.resize, self.mean, self.std = before["resize"], before["mean"], before["std"]
+        if self.resize not in ("stretch", "short_side") or self.channels not in (1, 3) or self.size < 1:
+            raise ValueError(f"resize {self.resize!r}, channels {self.channels}, size {self.size}")
+        for values in (self.mean, self.std):
+            if values is not None and len(values) != self.channels:
+                raise ValueError(f"{len(values)} values for {self.channels} channels")
+
+    def read(self, given: Given, name: str) -> Pixels:
+        """The pixels at the network's size, ``[H, W, C]``.
+
+        Raises:
+            DataError: not an image of 8 bits.
+        """
+        if isinstance(given, str | Path):
+            pixels = decoded(Path(given), name, self.channels)
+        else:
+            pixels = pixels_of(as_image(given, name), name, self.channels)
+        size = self.size
+        return pixels if pixels.shape[:2] == (size, size) else brought_to(pixels, size, self.resize)
+
+    def input_of(self, pixels: Pixels) -> NDArray[np.float32]:
+        """What the network takes, ``[1, C, H, W]``."""
+        return as_input(pixels, self.mean, self.std)[None]
+
+
+class ExportedClassifier(ExportedSystem):
+    """Scores of images: ``before`` of type ``image``, ``after`` of type ``classes``."""
+
+    def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        self.reader, self.classes = ImageReader(before), [str(name) for name in after["classes"]]
+
+    def read(self, given: Given, name: str) -> Pixels:
+        return self.reader.read(given, name)
+
+    def picture(self, seen: Pixels) -> Picture:
+        return as_picture(seen)
+
+    def predict(self, run: Run, seen: Pixels, name: str, number: int | None, boxes: Boxes | None) -> Scores:
+        refuse_boxes(boxes)
+        (logits,) = run("model", self.reader.input_of(seen))
+        return scores_of([name], logits, self.classes)[0]

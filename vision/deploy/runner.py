@@ -1,0 +1,231 @@
+"""Predictions of an exported file with onnxruntime, NumPy and Pillow alone: ``Predictor("model.onnx")(image)``."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vision.deploy.description import SIDECAR, Description, Port, parsed, told
+from vision.deploy.session import OnnxSession, Session
+from vision.engine.errors import ConfigError, DataError, ExportedFileError
+from vision.engine.exported import Boxes, ExportedSystem, Given
+from vision.engine.prediction import Picture, Prediction
+
+TOP_DOWN = ("vision.pose.exported", "ExportedTopDown", ("crop",))
+SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "classes": ("vision.classification.exported", "ExportedClassifier", ("image",)),
+    "simcc": TOP_DOWN,
+    "udp_heatmap": TOP_DOWN,
+    "heatmap": TOP_DOWN,
+    "single_stage": ("vision.pose.exported", "ExportedSingleStage", ("whole",)),
+    "targets": ("vision.infrared.exported", "ExportedTargets", ("infrared",)),
+    "count": ("vision.infrared.exported", "ExportedCounting", ("target_image",)),
+    "spikes": ("snn.exported", "ExportedSpiking", ("image", "frames")),
+}
+"""For each ``after.type``, the class that makes predictions, and which ``before.type`` it takes. A file can only choose
+among these: nothing else is ever imported for it."""
+
+
+class Predictor:
+    """An exported network that predicts on images, as its task does in PyTorch.
+
+    Args:
+        path: an exported ONNX file, or the folder of an export. A network of several graphs finds the others beside.
+        device: ``cpu`` or ``cuda``.
+        threads: of the CPU; None leaves that to the session.
+        session: runs the graphs in place of ONNX Runtime.
+
+    Attributes:
+        description: what the file says of itself.
+
+    Raises:
+        ExportedFileError: a file that is missing, damaged, not exported by this package, or of a newer version of it.
+        DeviceError: a device that is not there.
+        UserError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self, path: str | Path, device: str = "cpu", threads: int | None = None, session: Session | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.description, self.session = _opened(self.path, device, threads, session)
+        self.system = _system_of(self.description, str(self.path))
+
+    def __call__(self, image: Any, boxes: Any = None) -> Any:
+        """The prediction for an image, or a list of predictions for a list of images.
+
+        Args:
+            image: a file, a Pillow image, or pixels, uint8 ``[H, W, 3]``; infrared networks also take gray pixels
+                ``[H, W]``, uint8 or float in [0, 1], and networks of events an npz file or :class:`snn.events.Events`.
+            boxes: of people, for a network that looks at one at a time: left, top, width and height in pixels,
+                ``[P, 4]``, or with a score after them ``[P, 5]``; None takes the whole picture for one. For a list of
+                images one of these for each.
+
+        Raises:
+            DataError: an image that cannot be read, or of a size that the network cannot take; boxes that are none.
+            ConfigError: boxes for a network that looks at whole images.
+        """
+        if not isinstance(image, list | tuple):
+            return self.predict(image, boxes)
+        if boxes is not None and len(boxes) != len(image):
+            raise ConfigError(f"boxes: {len(boxes)} sets for {len(image)} images; give one for each, or None")
+        return [self.predict(each, own) for each, own in zip(image, boxes or [None] * len(image), strict=True)]
+
+    def predict(
+        self, image: Given, boxes: Boxes | None = None, name: str | None = None, number: int | None = None
+    ) -> Prediction:
+        """The prediction for one image.
+
+        Args:
+            image: as of a call.
+            boxes: as of a call.
+            name: the prediction's id; by default the file's path, or ``image``.
+            number: of the image in COCO results; by default the one its file's name ends in, or 0.
+        """
+        called = name or name_of(image)
+        seen = self.system.read(image, called)
+        return self.predict_seen(seen, called, number, boxes)
+
+    def predict_seen(self, seen: Any, name: str, number: int | None = None, boxes: Boxes | None = None) -> Prediction:
+        """As :meth:`predict`, of what ``system.read`` gave."""
+        return self.system.predict(_Run(self, name), seen, name, number, boxes)
+
+    def picture(self, image: Given) -> Picture:
+        """The picture that a prediction for ``image`` is drawn on: ``prediction.draw(predictor.picture(image))``."""
+        return self.system.picture(self.system.read(image, name_of(image)))
+
+
+def name_of(image: Any) -> str:
+    """What an image is called: its file's path, or ``image``."""
+    if isinstance(image, str | Path):
+        return str(image)
+    return str(getattr(image, "filename", "") or "image") if isinstance(image, Image.Image) else "image"
+
+
+class _Run:
+    """Runs graphs by their inputs in order, in the types that the file asks for."""
+
+    def __init__(self, predictor: Predictor, name: str) -> None:
+        self.graphs, self.session, self.name = predictor.description.graphs, predictor.session, name
+
+    def __call__(self, graph: str, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        if graph not in self.graphs:
+            raise ExportedFileError(
+                f"{self.name}: the exported network has no graph '{graph}', only {list(self.graphs)}"
+            )
+        ports = self.graphs[graph]
+        sizes: dict[str, int] = {}
+        feeds = {
+            name: _fitting(values, port, f"{self.name}: input '{name}'", sizes)
+            for (name, port), values in zip(ports.inputs.items(), inputs, strict=True)
+        }
+        outputs = self.session.run(graph, feeds)
+        return tuple(_as_float(outputs[name]) for name in ports.outputs)
+
+
+def _fitting(values: NDArray[Any], port: Port, where: str, sizes: dict[str, int]) -> NDArray[Any]:
+    """The input in the file's type.
+
+    Raises:
+        DataError: of a size that the network cannot take.
+    """
+    shape = list(values.shape)
+    fits = len(shape) == len(port.shape)
+    for side, axis in zip(shape, port.shape, strict=False):
+        if isinstance(axis, int):
+            fits = fits and side == axis
+            continue
+        fits = fits and side == sizes.setdefault(axis, side)
+        if axis in ("H", "W"):
+            fits = fits and side >= port.smallest and side % port.multiple == 0
+    if not fits:
+        bounds = f", H and W at least {port.smallest}" * (port.smallest > 1)
+        bounds += f" and multiples of {port.multiple}" * (port.multiple > 1)
+        wanted = ", ".join(map(str, port.shape))
+        raise DataError(f"{where} is {shape}, and the exported network takes [{wanted}]{bounds}; resize the image")
+    return values.astype(np.dtype(port.dtype), copy=False)
+
+
+def _as_float(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(np.float32, copy=False) if np.issubdtype(values.dtype, np.floating) else values
+
+
+def _opened(path: Path, device: str, threads: int | None, session: Session | None) -> tuple[Description, Session]:
+    """The description of an export, and what runs it."""
+    if not path.exists():
+        raise ExportedFileError(f"{path}: no such file or folder")
+    if session is not None or path.is_dir():
+        folder = path if path.is_dir() else path.parent
+        if not (folder / SIDECAR).is_file():
+            raise ExportedFileError(f"{folder}: holds no {SIDECAR}; give an exported file, or the folder of an export")
+        description = parsed(_text_of(folder / SIDECAR), str(folder / SIDECAR))
+        if session is not None:
+            return description, session
+        files = {name: folder / graph.file for name, graph in description.graphs.items()}
+        made = OnnxSession(files, device, threads)
+    else:
+        made = OnnxSession({"": path}, device, threads)
+        description = _of_metadata(made.metadata[""], path)
+        files = {name: path.parent / graph.file for name, graph in description.graphs.items()}
+        own = next((name for name, file in files.items() if file.name == path.name), None)
+        if own is None and len(files) > 1:
+            raise ExportedFileError(f"{path}: was renamed; its graphs are {', '.join(f.name for f in files.values())}")
+        own = own or next(iter(files))
+        made.rename("", own)
+        for name, file in files.items():
+            if name != own:
+                made.load(name, file)
+    for name, text in made.metadata.items():
+        if _of_metadata(text, files[name]).text != description.text:
+            raise ExportedFileError(f"{files[name]}: is of another export than {path}; keep the files of one together")
+    return description, made
+
+
+def _of_metadata(text: str | None, path: Path) -> Description:
+    """The description among the metadata of an ONNX file.
+
+    Raises:
+        ExportedFileError: there is none, or a damaged one.
+    """
+    if text is None:
+        raise ExportedFileError(
+            f"{path}: is an ONNX file without Triptych's description; export the run with tools/export.py"
+        )
+    return parsed(text, str(path))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportedFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _system_of(description: Description, where: str) -> ExportedSystem:
+    """What makes predictions of this description.
+
+    Raises:
+        ExportedFileError: a type that is not in :data:`SYSTEMS`, or numbers that are missing or make no sense.
+    """
+    kind, made = description.after.get("type"), description.before.get("type")
+    if kind not in SYSTEMS or made not in SYSTEMS[kind][2]:
+        known = ", ".join(f"{before} -> {after}" for after, (_, _, takes) in SYSTEMS.items() for before in takes)
+        raise ExportedFileError(
+            f"{where}: of '{made}' to '{kind}', of the task '{description.task}', this version knows no predictions, "
+            f"only of {known}; its graphs can be run with onnxruntime"
+        )
+    module, name, _ = SYSTEMS[kind]
+    try:
+        system: ExportedSystem = getattr(importlib.import_module(module), name)(description.before, description.after)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExportedFileError(f"{where}: its description is damaged: {told(error)}; export the run again") from error
+    return system
+
+
+def predictor_at(path: str | Path) -> bool:
+    """Whether a path is an exported file or folder, and not a run's folder."""
+    path = Path(path)
+    return path.suffix.lower() == ".onnx" or (path.is_dir() and (path / SIDECAR).is_file())

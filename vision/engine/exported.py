@@ -1,0 +1,95 @@
+"""What a system says of an input where its network is an exported file: the part around the network, by NumPy.
+
+Nothing here needs PyTorch. Each system has a class of this kind in its module ``exported``; the runner
+(:mod:`vision.deploy.runner`) chooses among them by ``after["type"]``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vision.engine.errors import ConfigError, DataError
+from vision.engine.prediction import Picture, Prediction
+
+Given = str | Path | Image.Image | NDArray[Any]
+"""What a user gives: a file, a Pillow image, or pixels, uint8 ``[H, W, 3]``."""
+
+Boxes = Sequence[Sequence[float]] | NDArray[Any]
+"""Left, top, width and height of each object in pixels, ``[P, 4]``, or with a score after them ``[P, 5]``."""
+
+
+class Run(Protocol):
+    """Runs a graph of the exported network."""
+
+    def __call__(self, graph: str, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """The outputs of a graph for its inputs, both in the order of the file."""
+        ...
+
+
+class ExportedSystem(ABC):
+    """From what a user gives to a prediction.
+
+    Args:
+        before: of the file: how an input is made.
+        after: of the file: what outputs mean.
+
+    Raises:
+        KeyError: a number that is not there; also ``TypeError`` and ``ValueError`` for a wrong one.
+    """
+
+    @abstractmethod
+    def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
+    def read(self, given: Given, name: str) -> Any:
+        """What the system looks at, from what a user gives.
+
+        Raises:
+            DataError: it cannot be read, or is nothing that this system takes.
+        """
+
+    @abstractmethod
+    def picture(self, seen: Any) -> Picture:
+        """What :meth:`read` gave as a picture, which predictions are drawn on."""
+
+    @abstractmethod
+    def predict(self, run: Run, seen: Any, name: str, number: int | None, boxes: Boxes | None) -> Prediction:
+        """The prediction for what :meth:`read` gave.
+
+        Args:
+            run: the network.
+            seen: the input.
+            name: of the prediction.
+            number: of the image in COCO results; None for the one its name ends in, or 0.
+            boxes: where objects are.
+
+        Raises:
+            ConfigError: boxes for a network that looks at whole images.
+            DataError: boxes that are none, or an input the network cannot take.
+        """
+
+
+def refuse_boxes(boxes: Boxes | None) -> None:
+    """Raises a ConfigError where there are boxes, for a network that looks at whole images."""
+    if boxes is not None:
+        raise ConfigError("this network looks at whole images; leave out the boxes")
+
+
+def as_image(given: Image.Image | NDArray[Any], name: str) -> Image.Image:
+    """A Pillow image of pixels, or the image itself.
+
+    Raises:
+        DataError: pixels that are not uint8 ``[H, W, 3]``.
+    """
+    if isinstance(given, Image.Image):
+        return given
+    if not isinstance(given, np.ndarray):
+        raise DataError(f"{name}: got {type(given).__name__}, expected a file, a Pillow image or uint8 [H, W, 3]")
+    if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3 or 0 in given.shape:
+        raise DataError(f"{name}: pixels are {given.dtype} {list(given.shape)}, expected uint8 [H, W, 3]")
+    return Image.fromarray(given)
