@@ -22,10 +22,11 @@ from snn.rules import WEIGHTS_ONLY, Learn, set_rule
 from vision.deploy.backends import How, graph_runner
 from vision.deploy.benchmark import HEAD, Plan, cells, run, sentences
 from vision.deploy.comparing import count_of
-from vision.deploy.conditions import watched
+from vision.deploy.conditions import Conditions, watched
 from vision.deploy.counting import in_words
 from vision.deploy.naming import BACKENDS, PRECISIONS, parse
-from vision.deploy.pipeline import table_rows, time_stages
+from vision.deploy.pipeline import Watch, table_rows, time_exported, time_stages
+from vision.deploy.runner import Predictor, predictor_at
 from vision.deploy.subjects import Size, Subject, subject_of
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
@@ -285,10 +286,10 @@ def run_count(arguments: argparse.Namespace) -> int:
 def pipeline(commands: Any) -> None:
     """Where the time of a prediction goes."""
     p = commands.add_parser("pipeline", help="time of decoding, pre-processing, network and post-processing of images")
-    p.add_argument("run_folder", metavar="RUN", help="a run folder")
+    p.add_argument("run_folder", metavar="RUN", help="a run folder, or an exported ONNX file or its folder")
     p.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders (their images) and globs")
-    p.add_argument("--backend", choices=BACKENDS, default="eager", help="default: eager")
-    p.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
+    p.add_argument("--backend", choices=BACKENDS, help="default: eager; onnxruntime of an exported file")
+    p.add_argument("--precision", choices=PRECISIONS, help="of a run (default: fp32)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     p.add_argument("--threads", type=int, default=core_count(), help="of the CPU (default: all %(default)s)")
     p.add_argument("--repeats", type=int, default=3, help="how often all inputs are read (default: 3)")
@@ -298,26 +299,50 @@ def pipeline(commands: Any) -> None:
     p.set_defaults(run=run_pipeline)
 
 
+Stages = tuple[Watch, Conditions, str]
+
+
+def _stages_of_run(arguments: argparse.Namespace, files: list[Path], device: torch.device) -> Stages:
+    backend, precision = arguments.backend or "eager", arguments.precision or "fp32"
+    how = How(backend, precision, device.type, 1, arguments.threads)
+    how.check()
+    regions = None if arguments.boxes is None else regions_of(arguments.boxes, BOX_SCORE, device, None)
+    task = load_run(Path(arguments.run_folder), arguments.checkpoint, [])[2].eval()
+    with TemporaryDirectory() as folder:
+        graphs = graph_runner(task, how, Path(folder))
+        with watched(arguments.threads) as conditions:
+            seen = time_stages(task, graphs, files, arguments.repeats, regions)
+    return seen, conditions, f"{backend} {precision} on {device.type}"
+
+
+def _stages_of_file(arguments: argparse.Namespace, files: list[Path], device: str) -> Stages:
+    if arguments.backend not in (None, "onnxruntime") or arguments.precision or arguments.boxes:
+        raise ConfigError(
+            f"{arguments.run_folder}: an exported file is run by onnxruntime as it is, on whole images; leave out "
+            "--backend, --precision and --boxes"
+        )
+    predictor = Predictor(arguments.run_folder, device, arguments.threads)
+    with watched(arguments.threads) as conditions:
+        seen = time_exported(predictor, files, arguments.repeats)
+    return seen, conditions, f"onnxruntime {predictor.description.text.get('precision', '')} on {device}"
+
+
 def run_pipeline(arguments: argparse.Namespace) -> int:
     """Predicts on the files, and prints the table or the JSON."""
     files = expand(arguments.inputs)
     if arguments.repeats < 1:
         raise ConfigError(f"--repeats {arguments.repeats}: expected 1 or more")
     device = pick_device(arguments.device)
-    how = How(arguments.backend, arguments.precision, device.type, 1, arguments.threads)
-    how.check()
-    regions = None if arguments.boxes is None else regions_of(arguments.boxes, BOX_SCORE, device, None)
-    task = load_run(Path(arguments.run_folder), arguments.checkpoint, [])[2].eval()
     torch.set_num_threads(arguments.threads)
-    with TemporaryDirectory() as folder:
-        graphs = graph_runner(task, how, Path(folder))
-        with watched(arguments.threads) as conditions:
-            seen = time_stages(task, graphs, files, arguments.repeats, regions)
+    if predictor_at(arguments.run_folder):
+        seen, conditions, ran = _stages_of_file(arguments, files, device.type)
+    else:
+        seen, conditions, ran = _stages_of_run(arguments, files, device)
     result = {
         "kind": "pipeline",
         "title": "Stages of a prediction",
         "what": Path(arguments.run_folder).name,
-        "backend": f"{how.backend} {how.precision} on {how.device}",
+        "backend": ran,
         "images": len(seen.images) // arguments.repeats,
         "repeats": arguments.repeats,
         "rows": seen.rows(),

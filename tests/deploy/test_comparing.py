@@ -54,7 +54,7 @@ def test_a_document_keeps_to_the_schema_and_tells_how_it_was_measured(digits: Su
     counted = count_of(digits)
     assert counted is not None
     assert (first["parameters"], first["macs"]) == (counted.parameters, counted.macs)
-    assert first["macs"] == 64 * 9 * (16 + 16 * 32) + 16 * 9 * 32 * 32 + 320  # 8x8, 8x8, 4x4, then ten logits
+    assert first["macs"] == 64 * 9 * 16 + 16 * 9 * (16 * 32 + 32 * 32) + 128 * 10  # 8x8, then 4x4 twice, then logits
     assert first["trained"] is False
     assert first["shapes"] == {"image": [1, 1, 8, 8]}
     assert first["rounds"] == 6

@@ -8,8 +8,20 @@ import torch
 from PIL import Image
 
 from benchmarks.collect import check
-from vision.deploy.backends import How, graph_runner
-from vision.deploy.pipeline import AFTER, BEFORE, BOTH, DECODE, NETWORK, TOTAL, Watch, table_rows, time_stages
+from vision.deploy.backends import How, graph_runner, ready
+from vision.deploy.pipeline import (
+    AFTER,
+    BEFORE,
+    BOTH,
+    DECODE,
+    NETWORK,
+    TOTAL,
+    Watch,
+    table_rows,
+    time_exported,
+    time_stages,
+)
+from vision.deploy.session import OnnxSession
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import build
 from vision.engine.task import Task
@@ -77,6 +89,28 @@ def test_graphs_of_onnxruntime_give_the_task_s_own_predictions(
         (ours,), (theirs,) = digits.predict_exported(batch, run), digits.predict(batch)
     assert ours.to_dict().keys() == theirs.to_dict().keys()
     np.testing.assert_allclose(ours.logits, theirs.logits, atol=1e-4)
+
+
+def test_stages_of_an_exported_file(digits: Task, images: list[Path], tmp_path: Path) -> None:
+    from vision.deploy.export import Options, export
+    from vision.deploy.naming import parse
+    from vision.deploy.runner import Predictor
+    from vision.deploy.sidecar import Origin
+    from vision.deploy.subjects import subject_of
+
+    export(digits, Origin("classification", "digits"), tmp_path / "made", Options(limit=4))
+    predictor = Predictor(tmp_path / "made" / "model.onnx", threads=1)
+    watch = time_exported(predictor, images, repeats=2, warm=1)
+    assert len(watch.images) == 4
+    assert [row["stage"] for row in watch.rows()] == [DECODE, BEFORE, NETWORK, AFTER, TOTAL]
+    assert min(image[AFTER] for image in watch.images) > 0
+    assert isinstance(predictor.session, OnnxSession)  # as it was
+    (tmp_path / "made" / "model.json").unlink()  # what the file says of itself is in the file too
+    found = subject_of(parse(str(tmp_path / "made" / "model.onnx")), (8, 8))
+    assert found.precision == "fp32"
+    assert found.shape("image", 5) == (5, 1, 8, 8)
+    made = ready(found, How("onnxruntime", batch=5))
+    assert next(iter(made.call().values())).shape == (5, 10)
 
 
 def test_what_is_not_made_on_the_fly_and_what_is_no_image(digits: Task, tmp_path: Path) -> None:

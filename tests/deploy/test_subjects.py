@@ -9,7 +9,7 @@ import torch
 from vision.deploy.naming import Name, parse
 from vision.deploy.subjects import figures_of, subject, subject_of
 from vision.engine.deployment import Deployment, Graph
-from vision.engine.errors import ConfigError, DataError
+from vision.engine.errors import ConfigError, DataError, ExportedFileError
 
 NAME = Name("two", "network")
 
@@ -65,7 +65,7 @@ def test_what_a_graph_does_not_take_is_refused(size: tuple[int, int] | None, gra
         ("mlp:inputs=64,hidden=[8]", None, (1, 64)),
         ("digits_cnn", (8, 8), (1, 1, 8, 8)),
         ("digits_cnn", None, (1, 1, 9, 9)),
-        ("timm:model=test_resnet", None, (1, 3, 160, 160)),
+        ("timm:model=test_resnet,classes=5", None, (1, 3, 160, 160)),
     ],
 )
 def test_a_network_tells_its_input(text: str, size: tuple[int, int] | None, shape: tuple[int, ...]) -> None:
@@ -109,19 +109,21 @@ def test_a_recipe_without_its_data_says_what_needs_none(monkeypatch: pytest.Monk
 
 
 def test_an_exported_file_is_told_by_what_lies_beside_it(tmp_path: Path) -> None:
-    file = tmp_path / "image.onnx"
+    file = tmp_path / "image.pt2"
     file.touch()
-    with pytest.raises(ConfigError, match=r"no model\.json beside it"):
+    with pytest.raises(ExportedFileError, match=r"no model\.json beside it"):
         subject_of(parse(str(file)), (64, 64))
     told = {
-        "precision": "int8", "trained": True,
-        "graphs": {"image": {"file": "image.onnx", "inputs": {
+        "format": 1, "task": "any", "before": {}, "after": {}, "precision": "int8", "trained": True,
+        "run": {"metric": {"val": {"AP": 0.5}}},
+        "graphs": {"image": {"file": "image.pt2", "outputs": {}, "inputs": {
             "image": {"shape": ["N", 3, "H", "W"], "dtype": "float32"}, "n": {"shape": ["P"], "dtype": "int64"}}}},
     }  # fmt: skip
     (tmp_path / "model.json").write_text(json.dumps(told))
     found = subject_of(parse(str(file)), (64, 32), people=3)
-    assert (found.precision, found.trained, found.name.backend) == ("int8", True, "onnxruntime")
+    assert (found.precision, found.trained, found.name.backend) == ("int8", True, "aoti")
     assert {key: value.shape for key, value in found.inputs(2).items()} == {"image": (2, 3, 64, 32), "n": (3,)}
+    assert found.figures == {"AP": 0.5, "primary": None, "split": "val"}
     with pytest.raises(ConfigError, match="say which with --size"):
         subject_of(parse(str(file)))
 

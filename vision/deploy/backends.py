@@ -175,6 +175,8 @@ def _is_channels_last(network: nn.Module) -> bool:
 
 
 def _file(file: Path, subject: Subject, inputs: Mapping[str, Tensor], how: How) -> Ready:
+    if how.backend == "tensorrt":
+        raise ConfigError(f"{file}: this version does not run engines; use trtexec --loadEngine={file.name}")
     made = _onnx_file(file, subject, inputs, how) if how.backend == "onnxruntime" else _aoti_file(file, inputs, how)
     made.file = file
     return made
@@ -218,7 +220,9 @@ def exported(graph: Graph, inputs: Mapping[str, Tensor], how: How, folder: Path)
         DeploymentError: it cannot be exported.
     """
     if how.backend == "tensorrt":
-        raise ConfigError("tensorrt: engines are not built on the fly; build one with tools/export.py and measure it")
+        raise ConfigError(
+            "tensorrt: this version builds no engines; export to ONNX with tools/export.py and give the file to trtexec"
+        )
     if how.backend == "onnxruntime":
         return _to_onnx(graph, inputs, how.precision, folder)
     file, module = folder / f"{graph.name}.pt2", graph.module.to(how.device)

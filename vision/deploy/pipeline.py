@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vision.deploy.runner import Predictor
+from vision.deploy.session import Feeds, Session
 from vision.deploy.statistics import percentile
 from vision.engine.data import Sample
 from vision.engine.deployment import Run
@@ -147,6 +149,74 @@ def _frames(task: Task, file: Path, regions: Regions | None, watch: Watch) -> It
         samples = task.frame_inputs(frame.picture, f"{file.name}#{frame.number}", frame.number, regions)
         watch.add(BEFORE, begun)
         yield samples
+
+
+class _Timed:
+    """A session whose time counts as the network's, and what came before its first run as pre-processing."""
+
+    def __init__(self, session: Session, watch: Watch) -> None:
+        self.session, self.watch, self.begun, self.ran = session, watch, 0.0, False
+
+    def run(self, graph: str, feeds: Feeds) -> dict[str, Any]:
+        if not self.ran:
+            self.watch.add(BEFORE, self.begun)
+        begun, self.ran = time.perf_counter(), True
+        found = self.session.run(graph, feeds)
+        self.watch.add(NETWORK, begun)
+        return found
+
+
+def time_exported(predictor: Predictor, files: Sequence[Path], repeats: int = 3, warm: int = 3) -> Watch:
+    """The same stages of an exported file, which its runner predicts with, without PyTorch.
+
+    Args:
+        predictor: of the file.
+        files: images and videos.
+        repeats: how often all of them are read.
+        warm: images to predict on before, which are not counted.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    watch, session = Watch(), predictor.session
+    for _ in range(warm):
+        predictor.predict(next(_images(files[0]))[0])
+    for _ in range(repeats):
+        for file in files:
+            for image, seconds in _images(file):
+                timed = _Timed(session, watch)
+                predictor.session = timed
+                try:
+                    _one(predictor, image, file, seconds, timed)
+                finally:
+                    predictor.session = session
+    return watch
+
+
+def _images(file: Path) -> Iterator[tuple[Any, float]]:
+    """A file, or the frames of a video, with the seconds it took to decode them."""
+    if file.suffix.lower() not in VIDEOS:
+        yield str(file), 0.0
+        return
+    frames = iter(Video(file))
+    while True:
+        begun = time.perf_counter()
+        frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame.picture, time.perf_counter() - begun
+
+
+def _one(predictor: Predictor, image: Any, file: Path, seconds: float, timed: _Timed) -> None:
+    watch = timed.watch
+    watch.begin()
+    begun = time.perf_counter() - seconds
+    seen = predictor.system.read(image, str(file))
+    watch.add(DECODE, begun)
+    timed.begun = time.perf_counter()
+    predictor.predict_seen(seen, str(file))
+    now = watch.images[-1]
+    now[AFTER] = time.perf_counter() - timed.begun - now.get(BEFORE, 0.0) - now.get(NETWORK, 0.0)
 
 
 def _decoded(file: Path) -> Picture:

@@ -1,8 +1,6 @@
 """What is measured, made ready: a graph of a network with its inputs, or an exported file, and what is known of it."""
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vision.deploy.description import SIDECAR, Description, parsed
 from vision.deploy.naming import Name, block_of
+from vision.deploy.session import OnnxSession
 from vision.engine.config import load
 from vision.engine.deployment import Deployment, Graph, images_graph
-from vision.engine.errors import ConfigError, DataError, nearest
-from vision.engine.files import read_json
+from vision.engine.errors import ConfigError, DataError, ExportedFileError, nearest
+from vision.engine.files import read_json, read_text
 from vision.engine.folding import deployed
 from vision.engine.registry import build
 from vision.engine.run import RunFolder
@@ -24,7 +24,8 @@ from vision.engine.train import build_task, load_run, single_run
 
 Size = tuple[int, int]
 """Rows and columns."""
-SIDECAR = "model.json"
+STRIDE = 4
+"""Image pixels from one cell of a feature map, ``h`` and ``w`` of an exported graph, to the next."""
 
 
 @dataclass
@@ -228,34 +229,55 @@ def figures_of(run: Path) -> dict[str, Any]:
     return {}
 
 
-def sidecar_of(file: Path) -> dict[str, Any]:
-    """What an export wrote beside a file; empty where there is none."""
-    with suppress(OSError, json.JSONDecodeError):
-        found = json.loads((file.parent / SIDECAR).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+def description_of(file: Path) -> Description:
+    """What an exported file says of itself: beside it, else, of an ONNX file, in it.
+
+    Raises:
+        ExportedFileError: it says nothing, or is damaged.
+    """
+    beside = file.parent / SIDECAR
+    if beside.is_file():
+        return parsed(read_text(beside), str(beside))
+    text = OnnxSession({"": file}).metadata[""] if file.suffix.lower() == ".onnx" else None
+    if text is None:
+        raise ExportedFileError(f"{file}: no {SIDECAR} beside it that tells its inputs; export it with tools/export.py")
+    return parsed(text, str(file))
 
 
 def _of_file(name: Name, size: Size | None, people: int) -> Subject:
     file = Path(name.what)
-    about = sidecar_of(file)
-    graphs: dict[str, Any] = about.get("graphs", {})
-    own = next((graph for graph in graphs.values() if graph.get("file") == file.name), None)
+    told = description_of(file)
+    graphs = list(told.graphs.values())
+    own = next((graph for graph in graphs if graph.file == file.name), graphs[0] if len(graphs) == 1 else None)
     if own is None:
-        raise ConfigError(f"{file}: no {SIDECAR} beside it that tells its inputs; export it with tools/export.py")
-    shapes = {key: tuple(each["shape"]) for key, each in own["inputs"].items()}
-    dtypes = {key: getattr(torch, each["dtype"]) for key, each in own["inputs"].items()}
-    if size is None and any({"H", "W"} & set(shape) for shape in shapes.values()):
+        raise ExportedFileError(f"{file}: was renamed; its graphs are {', '.join(graph.file for graph in graphs)}")
+    shapes = {key: port.shape for key, port in own.inputs.items()}
+    dtypes = {key: getattr(torch, port.dtype) for key, port in own.inputs.items()}
+    if size is None and any({"H", "W", "h", "w"} & set(shape) for shape in shapes.values()):
         raise ConfigError(f"{file}: takes images of any size; say which with --size ROWSxCOLUMNS")
-    letters = {"H": size[0], "W": size[1], "h": size[0] // 4, "w": size[1] // 4} if size else {}
-    metric = (about.get("run") or {}).get("metric")
-    figures = dict(metric) if isinstance(metric, dict) else {}
-    return Subject(
-        name, shapes, {**letters, "P": people}, file=file, precision=about.get("precision"), dtypes=dtypes,
-        examples={key: torch.zeros(1, *shape[1:], dtype=dtypes[key]) for key, shape in shapes.items()
-                  if not dtypes[key].is_floating_point},
-        trained=about.get("trained"), weights=file.name, figures=figures,
-    )  # fmt: skip
+    for port in own.inputs.values():
+        if size and (min(size) < port.smallest or any(side % port.multiple for side in size)):
+            raise ConfigError(
+                f"{file}: --size {size[0]}x{size[1]}: expected sides of {port.smallest} or more that are multiples of "
+                f"{port.multiple}"
+            )
+    letters = {"H": size[0], "W": size[1], "h": size[0] // STRIDE, "w": size[1] // STRIDE} if size else {}
+    whole = {key: torch.zeros(1, *shape[1:], dtype=dtypes[key]) for key, shape in shapes.items()
+             if not dtypes[key].is_floating_point}  # fmt: skip
+    trained, precision = told.text.get("trained"), told.text.get("precision")
+    return Subject(name, shapes, {**letters, "P": people}, file=file, precision=precision, dtypes=dtypes,
+                   examples=whole, trained=trained, weights=file.name, figures=_figures_of(told, file))  # fmt: skip
+
+
+def _figures_of(told: Description, file: Path) -> dict[str, Any]:
+    """What the run that was exported was judged with, and which figure that goes by."""
+    metric = (told.text.get("run") or {}).get("metric") or {}
+    parity = file.parent / "parity.json"
+    primary = read_json(parity).get("primary") if parity.is_file() else None
+    for split in ("test", "val"):
+        if isinstance(metric.get(split), dict):
+            return {**metric[split], "primary": primary, "split": split}
+    return {}
 
 
 def _of_network(name: Name, size: Size | None, usual: Mapping[str, Size], folded: bool) -> Subject:
