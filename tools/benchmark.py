@@ -276,9 +276,9 @@ def run_count(arguments: argparse.Namespace) -> int:
         kinds = list(dict.fromkeys(kind for row in rows for kind in row["by_kind"]))
         shown = []
         for row in rows:
-            shapes = " ".join("x".join(map(str, shape)) for shape in row["shapes"].values())
+            sides = " ".join("x".join(map(str, shape)) for shape in row["shapes"].values())
             own = [in_words(row["by_kind"].get(kind, 0)) for kind in kinds]
-            shown.append([row["what"], shapes, f"{row['parameters']:,}", in_words(row["macs"]), *own])
+            shown.append([row["what"], sides, f"{row['parameters']:,}", in_words(row["macs"]), *own])
         _show(("what", "input", "parameters", "MACs", *kinds), shown, (), ())
     return 0
 

@@ -262,7 +262,7 @@ def _of_file(name: Name, size: Size | None, people: int) -> Subject:
                 f"{port.multiple}"
             )
     letters = {"H": size[0], "W": size[1], "h": size[0] // STRIDE, "w": size[1] // STRIDE} if size else {}
-    whole = {key: torch.zeros(1, *shape[1:], dtype=dtypes[key]) for key, shape in shapes.items()
+    whole = {key: torch.zeros(1, *map(int, shape[1:]), dtype=dtypes[key]) for key, shape in shapes.items()
              if not dtypes[key].is_floating_point}  # fmt: skip
     trained, precision = told.text.get("trained"), told.text.get("precision")
     return Subject(name, shapes, {**letters, "P": people}, file=file, precision=precision, dtypes=dtypes,

@@ -53,8 +53,9 @@ def comparable(rows: Rows) -> list[dict[str, Any]]:
 def _over_batch(axes: Axes, rows: Rows, styles: Mapping[str, tuple[str, str]]) -> None:
     for what, (colour, mark) in styles.items():
         own = sorted((row["batch"], row["samples_a_second"]) for row in rows if row["what"] == what)
-        batches, speeds = zip(*own, strict=True)
-        axes.plot(batches, speeds, color=colour, marker=mark, markersize=5, linewidth=1.6, label=what)
+        axes.plot(
+            [b for b, _ in own], [s for _, s in own], color=colour, marker=mark, markersize=5, linewidth=1.6, label=what
+        )
     batches = sorted({row["batch"] for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(batches, [str(batch) for batch in batches])
