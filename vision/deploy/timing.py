@@ -113,8 +113,10 @@ def warm_up(call: Call, clock: Clock, most_seconds: float = MOST_SECONDS) -> War
     Args:
         call: what to warm up.
         clock: by which it is judged.
-        most_seconds: on the clock on the wall, after the fewest calls.
+        most_seconds: on the clock on the wall, after the first call.
     """
+    call()  # what is compiled or allocated once is no sign of how fast the rest will be
+    clock.wait()
     begun = time.perf_counter()
     seconds: list[float] = []
     while True:
@@ -123,11 +125,11 @@ def warm_up(call: Call, clock: Clock, most_seconds: float = MOST_SECONDS) -> War
         if len(seconds) < FEWEST:
             if not late or len(seconds) < 2:
                 continue
-            return WarmUp(len(seconds), False, seconds[-1])
+            return WarmUp(len(seconds) + 1, False, seconds[-1])
         before, after = median(seconds[-2 * WINDOW : -WINDOW]), median(seconds[-WINDOW:])
         stable = abs(after - before) <= STABLE * after
         if stable or late:
-            return WarmUp(len(seconds), stable, after)
+            return WarmUp(len(seconds) + 1, stable, after)
 
 
 def turns(things: int, rounds: int) -> Iterator[tuple[int, Sequence[int]]]:

@@ -24,12 +24,15 @@ def draw(rows: Rows, title: str) -> bytes:
         title: above both.
     """
     known = comparable(rows)
-    figure = Figure(figsize=(11.0 if known else 6.5, 4.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11.0 if known else 6.5, 4.5), dpi=110, layout="constrained")
     panels = figure.subplots(1, 2 if known else 1, squeeze=False)[0]
     styles = {name: (COLOURS[i % 8], MARKS[i % 8]) for i, name in enumerate(dict.fromkeys(r["what"] for r in rows))}
     _over_batch(panels[0], rows, styles)
     if known:
         _beside_accuracy(panels[1], known, styles)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=8, frameon=False, ncols=2
+    )
     figure.suptitle(title, fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -64,17 +67,12 @@ def _over_batch(axes: Axes, rows: Rows, styles: Mapping[str, tuple[str, str]]) -
     axes.set_xlabel("samples in a batch")
     axes.set_ylabel("samples a second")
     _dress(axes)
-    axes.legend(fontsize=8, frameon=False)
 
 
 def _beside_accuracy(axes: Axes, rows: Rows, styles: Mapping[str, tuple[str, str]]) -> None:
     for row in rows:
         colour, mark = styles[row["what"]]
         axes.plot(row["samples_a_second"], row["accuracy"]["value"], mark, color=colour, markersize=7)
-        axes.annotate(
-            row["what"], (row["samples_a_second"], row["accuracy"]["value"]), xytext=(6, 5),
-            textcoords="offset points", fontsize=8,
-        )  # fmt: skip
     first = rows[0]["accuracy"]
     axes.set_xlabel("samples a second, at the best batch")
     axes.set_ylabel(f"{first['figure']}, {first['split']}")
