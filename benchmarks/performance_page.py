@@ -105,7 +105,8 @@ def _with_interval(row: Row, document: Document) -> list[str]:
     if not interval:
         return [measured, *aims]
     wanted = next((aim for aim in (row.get("aim"), row.get("stretch")) if aim is not None), row["ratio"])
-    ends = sorted(told(end, wanted, document).partition("×" if "×" in measured else " of")[0] for end in interval)
+    sign = "×" if "×" in measured else " of"
+    ends = sorted((told(end, wanted, document).partition(sign)[0] for end in interval), key=float)
     return [f"{measured} ({ends[0]} to {ends[1]})", *aims]
 
 
