@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from PIL import Image
 
 from benchmarks.collect import check
 from vision.deploy.backends import How
@@ -109,23 +108,3 @@ def test_a_process_of_its_own_measures_memory(perceptron: Subject) -> None:
     assert (
         100_000 * 8 * 4 / 1e6 < row["memory_mb"] < 40
     )  # hidden values and their activations, not what torch itself is
-
-
-def test_images_are_drawn(digits: Subject) -> None:
-    from io import BytesIO
-
-    from vision.report.speed import comparable, draw
-
-    result = run([digits], None, replace(PLAN, batches=(1, 2), rounds=1, seconds=0.001))
-    plain, rows = draw(result["rows"], "a machine"), []
-    for value, what in ((0.5, "one"), (0.75, "two")):
-        accuracy = {"figure": "accuracy", "value": value, "split": "test"}
-        rows += [{**row, "what": what, "accuracy": accuracy} for row in result["rows"]]
-    assert [row["what"] for row in comparable(rows)] == ["one", "two"]
-    assert comparable(rows[:2]) == comparable(result["rows"]) == []
-    sizes = []
-    for png in (plain, draw(rows, "a machine")):
-        with Image.open(BytesIO(png)) as image:
-            sizes.append(image.size)
-            assert len(image.convert("RGB").getcolors(1 << 20) or ()) > 10
-    assert sizes[1][0] > sizes[0][0]
