@@ -93,5 +93,9 @@ class Compared:
     def to_dict(self) -> dict[str, Any]:
         """For ``parity.json``."""
         return {
-            "largest": self.largest, "mean": self.mean, "cosine": self.cosine, "scale": self.scale, "numbers": self.count,
-        }  # fmt: skip
+            "largest": self.largest,
+            "mean": self.mean,
+            "cosine": self.cosine,
+            "scale": self.scale,
+            "numbers": self.count,
+        }

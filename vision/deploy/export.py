@@ -20,7 +20,7 @@ from vision.deploy.parity import Parity, compare, for_batches, modules_of, runne
 from vision.deploy.quantise import in_int8, require_enough
 from vision.deploy.session import Feeds, OnnxSession, Session
 from vision.deploy.sidecar import Origin, sidecar
-from vision.deploy.sizes import Size, at_size
+from vision.deploy.sizes import Size, at_size, fitted
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, DeploymentError, Graph
 from vision.engine.files import make_folder, to_json, write_json
@@ -72,7 +72,7 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
     task = task.cpu().eval()
     deployment, reference = task.deployment(), task.deployment(folded=False)
     if options.size is not None:
-        deployment, reference = at_size(deployment, options.size), at_size(reference, options.size)
+        deployment = at_size(deployment, options.size)
     rejected = folder.with_name(f"{folder.name}.rejected")
     shutil.rmtree(rejected, ignore_errors=True)
     make_folder(rejected)
@@ -82,8 +82,9 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
         _take_place(rejected, folder)
         return Parity(options.precision, options.split, 1, {}, "", {}, {})
     parity = compare(
-        task, samples(task, options), reference, runner_of(made.session, deployment), options.precision, options.split
-    )
+        task, samples(task, options), reference, deployment, runner_of(made.session, deployment), options.precision,
+        options.split,
+    )  # fmt: skip
     if reasons := parity.reasons():
         parity.divergence = made.locate(parity, deployment)
     write_json(rejected / "parity.json", parity.to_dict())
@@ -135,7 +136,7 @@ def _first(dataset: "Dataset[Sample]", count: int, what: str) -> "Dataset[Sample
     return dataset if size <= count else Subset(dataset, list(range(count)))
 
 
-# ---- the files --------------------------------------------------------------------------------------------------------
+# ---- the files -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -164,13 +165,10 @@ def _write(task: Task, deployment: Deployment, origin: Origin, folder: Path, opt
 
 def _write_torch(task: Task, deployment: Deployment, origin: Origin, folder: Path, options: Options) -> _Made:
     files = {graph.name: folder / f"{graph.name}.pt2" for graph in deployment.graphs}
-    kernels = any([torch_package.package(graph, files[graph.name]) for graph in deployment.graphs])
-    needs = {"torch": torch.__version__, "triptych kernels": kernels}
+    calling = [torch_package.package(graph, files[graph.name]) for graph in deployment.graphs]
+    needs = {"torch": torch.__version__, "triptych kernels": any(calling)}
     write_json(folder / SIDECAR, sidecar(deployment, origin, "torch", "fp32", None, None, needs))
-    inputs, outputs = (
-        {graph.name: getattr(graph, key) for graph in deployment.graphs} for key in ("inputs", "outputs")
-    )
-    return _Made(torch_package.PackageSession(files, inputs, outputs), {}, {})
+    return _Made(torch_package.PackageSession(files, deployment), {}, {})
 
 
 def _write_onnx(task: Task, deployment: Deployment, origin: Origin, folder: Path, options: Options) -> _Made:
@@ -207,10 +205,14 @@ def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> li
 
     def noting(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
         graph = deployment[name]
-        found.append((name, {key: x.detach().numpy().copy() for key, x in zip(graph.inputs, inputs, strict=True)}))
+        shown = fitted(graph, inputs)
+        found.append((name, {key: x.detach().numpy().copy() for key, x in zip(graph.inputs, shown, strict=True)}))
         return run(name, *inputs)
 
-    for_batches(task, dataset, lambda batch: task.predict_exported(batch, noting) and None)
+    def look(batch: dict[str, Any]) -> None:
+        task.predict_exported(batch, noting)
+
+    for_batches(task, dataset, look)
     return found
 
 

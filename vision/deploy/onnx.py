@@ -21,7 +21,7 @@ OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Which layer a node is of, in its metadata."""
 
-_OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'|No ONNX function found for <?([\w.:]+)")
+_OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'")
 
 
 def onnx_model(graph: Graph, form: str | None = None) -> Any:
@@ -60,11 +60,9 @@ def onnx_model(graph: Graph, form: str | None = None) -> Any:
 def shapes_of(graph: Graph, dynamic: Any) -> tuple[Any, ...]:
     """``dynamic`` as PyTorch's exporters take it: an entry an argument, those of ``*arguments`` in one tuple."""
     entries = [dict(dynamic.get(name, {})) for name in graph.inputs]
-    named = 0
-    for parameter in inspect.signature(graph.module.forward).parameters.values():
+    for place, parameter in enumerate(inspect.signature(graph.module.forward).parameters.values()):
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            return (*entries[:named], tuple(entries[named:]))
-        named += 1
+            return (*entries[:place], tuple(entries[place:]))
     return tuple(entries)
 
 
@@ -95,11 +93,12 @@ def _quietly() -> Iterator[None]:
 
 def _explained(error: BaseException, graph: Graph) -> str:
     """An exporter's error in a line or two."""
-    text, cause = "", error
+    text = ""
+    cause: BaseException | None = error
     while cause is not None:
         text += str(cause) + "\n"
-        cause = cause.__cause__  # type: ignore[assignment]
-    operators = sorted({a or b for a, b in _OPERATOR.findall(text) if "No ONNX function" in text or "Dispatch" in text})
+        cause = cause.__cause__
+    operators = sorted(set(_OPERATOR.findall(text))) if "No ONNX function found" in text else []
     if operators:
         return (
             f"graph '{graph.name}': ONNX has no form of the operator {', '.join(operators)}; replace it in the network "

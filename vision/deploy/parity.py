@@ -1,4 +1,4 @@
-"""Whether exported graphs equal the network in PyTorch: the same real inputs through both, and the task's own figure."""
+"""Whether exported graphs equal the network in PyTorch: real inputs through both, and the task's own figure."""
 
 import math
 import platform
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from vision.deploy.bounds import BOUNDS, Bound
 from vision.deploy.comparison import Compared
 from vision.deploy.session import Session
+from vision.deploy.sizes import fitted
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, Run
 from vision.engine.loading import load, size_of
@@ -75,6 +76,7 @@ class Parity:
         before: its figures in PyTorch.
         after: its figures with the exported graphs.
         divergence: the first layer that differs, of graphs beyond their bounds.
+        resized: whether samples had to be resized to the files' size; the task then has no figures with them.
     """
 
     precision: str
@@ -85,6 +87,7 @@ class Parity:
     before: dict[str, float]
     after: dict[str, float]
     divergence: dict[str, Any] = field(default_factory=dict)
+    resized: bool = False
 
     @property
     def bound(self) -> Bound:
@@ -101,7 +104,7 @@ class Parity:
         """Why the export is refused; empty where it passes."""
         found = [f"graph '{name}': {told}" for name, graph in self.graphs.items() for told in graph.broken(self.bound)]
         most = self.bound.figure + 1 / max(self.samples, 1)
-        if self.primary in self.before and not abs(self.change) <= most:
+        if self.primary in self.before and not self.resized and not abs(self.change) <= most:
             found.append(
                 f"{self.primary} {self.before[self.primary]:.4g} became {self.after.get(self.primary, math.nan):.4g} "
                 f"on {self.samples} samples, more than {most:.3g} apart"
@@ -118,6 +121,7 @@ class Parity:
             "reasons": reasons,
             "samples": self.samples,
             "split": self.split,
+            "resized": self.resized,
             "graphs": {
                 name: {
                     "calls": graph.calls,
@@ -160,6 +164,7 @@ def compare(
     task: Task,
     dataset: "Dataset[Sample]",
     reference: Deployment,
+    deployment: Deployment,
     exported: Run,
     precision: str,
     split: str = "val",
@@ -170,28 +175,31 @@ def compare(
         task: on the CPU.
         dataset: real samples.
         reference: the network as it was trained (``task.deployment(folded=False)``).
+        deployment: what was exported.
         exported: runs the exported graphs.
         precision: what they are to be judged by.
         split: what the samples are called.
     """
     graphs = {g.name: GraphParity({name: Compared() for name in g.outputs}) for g in reference.graphs}
-    trusted = modules_of(reference)
+    trusted, resized = modules_of(reference), False
 
     def both(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = trusted(name, *inputs)
-        given, found = _arrays(inputs), exported(name, *inputs)
-        graphs[name].add(given, _arrays(outputs), _arrays(found))
+        nonlocal resized
+        outputs, shown = trusted(name, *inputs), fitted(deployment[name], inputs)
+        resized |= shown is not inputs
+        expected = outputs if shown is inputs else trusted(name, *shown)
+        graphs[name].add(_arrays(shown), _arrays(expected), _arrays(exported(name, *shown)))
         graphs[name].calls += 1
         return outputs
 
     before = judged(task, dataset, both)
-    after = judged(task, dataset, exported)
-    for graph in reference.graphs:
+    after = {} if resized else judged(task, dataset, exported)
+    for graph in deployment.graphs:
         if not graphs[graph.name].calls:
             outputs, found = trusted(graph.name, *graph.example), exported(graph.name, *graph.example)
             graphs[graph.name].add(_arrays(graph.example), _arrays(outputs), _arrays(found))
     primary = task.exported_metric(dataset).primary
-    return Parity(precision, split, size_of(dataset, split), graphs, primary, before, after)
+    return Parity(precision, split, size_of(dataset, split), graphs, primary, before, after, resized=resized)
 
 
 def judged(task: Task, dataset: "Dataset[Sample]", run: Run) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """An exported graph in 8-bit integers, by ONNX Runtime's static quantisation."""
 
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,28 @@ def in_int8(model: Any, feeds: Iterable[Feeds], count: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         onnx.save(copied, str(before))
-        quantize_static(
-            str(before), str(after), _Reader(iter(feeds)), quant_format=QuantFormat.QDQ, per_channel=True,
-            reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(KINDS), nodes_to_exclude=sorted(kept),
-        )  # fmt: skip
+        with _without_advice():
+            quantize_static(
+                str(before), str(after), _Reader(iter(feeds)), quant_format=QuantFormat.QDQ, per_channel=True,
+                reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                op_types_to_quantize=list(KINDS), nodes_to_exclude=sorted(kept),
+            )  # fmt: skip
         return onnx.load(str(after))
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Without ONNX Runtime's advice to pre-process a model: the exporter has simplified it already."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "pre-processing before quantization" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
 
 
 def require_enough(count: int) -> None:

@@ -68,8 +68,8 @@ PARITY: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "required": [
-        "format", "precision", "passed", "reasons", "samples", "split", "graphs", "metric", "bounds", "divergence",
-        "versions",
+        "format", "precision", "passed", "reasons", "samples", "split", "resized", "graphs", "metric", "bounds",
+        "divergence", "versions",
     ],
     "properties": {
         "format": {"const": 1},
@@ -78,6 +78,7 @@ PARITY: dict[str, Any] = {
         "reasons": {"type": "array", "items": {"type": "string"}},
         "samples": {"type": "integer", "minimum": 1},
         "split": {"type": "string"},
+        "resized": {"type": "boolean"},
         "graphs": {
             "type": "object",
             "minProperties": 1,

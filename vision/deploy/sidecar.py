@@ -136,7 +136,8 @@ def _grown(graph: Graph) -> tuple[torch.Tensor, ...]:
 
 def _axes(first: torch.Tensor, second: torch.Tensor, graph: Graph, letters: list[str]) -> list[int | str]:
     """Numbers of fixed axes, letters of those that follow an input's; of a coarser map ``h`` and ``w``."""
-    steps, found = _steps(graph), []
+    steps = _steps(graph)
+    found: list[int | str] = []
     for before, after in zip(first.shape, second.shape, strict=True):
         exact = [letter for letter in letters if steps[letter] == after - before]
         coarse = [letter for letter in "HW" if letter in letters and 0 < after - before < steps[letter]]

@@ -24,6 +24,23 @@ def at_size(deployment: Deployment, size: Size) -> Deployment:
     return dataclasses.replace(deployment, graphs=tuple(_fixed(graph, size) for graph in deployment.graphs))
 
 
+def fitted(graph: Graph, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Inputs with images brought to the size that a graph has fixed; themselves where that is theirs.
+
+    Args:
+        graph: of :func:`at_size`, or any.
+        inputs: of the same network at any size.
+    """
+    if "image" not in graph.inputs:
+        return inputs
+    place = graph.inputs.index("image")
+    axes, wanted = graph.dynamic.get("image", {}), graph.example[place].shape[-2:]
+    if {2, 3} & set(axes) or inputs[place].shape[-2:] == wanted:
+        return inputs
+    resized = _resized(inputs[place], (int(wanted[0]), int(wanted[1])))
+    return (*inputs[:place], resized, *inputs[place + 1 :])
+
+
 def _fixed(graph: Graph, size: Size) -> Graph:
     letters = {letter for axes in graph.dynamic.values() for letter in axes.values()}
     if not {"H", "W"} <= letters:

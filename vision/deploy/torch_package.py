@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vision.deploy.onnx import shapes_of
 from vision.deploy.session import Feeds
-from vision.engine.deployment import DeploymentError, Graph
+from vision.engine.deployment import Deployment, DeploymentError, Graph
 
 NAMESPACE = "triptych"
 
@@ -27,8 +27,8 @@ def compiler() -> str:
     found = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
     if found is None:
         raise DeploymentError(
-            "--format torch compiles the network ahead of time and needs a C++ compiler: install g++ or clang++, or name "
-            "one in CXX; or export to ONNX, which needs none"
+            "--format torch compiles the network ahead of time and needs a C++ compiler: install g++ or clang++, or "
+            "name one in CXX; or export to ONNX, which needs none"
         )
     return found
 
@@ -66,20 +66,17 @@ class PackageSession:
 
     Args:
         files: of each graph.
-        inputs: names of each graph's inputs, in order.
-        outputs: names of each graph's outputs, in order.
+        deployment: the graphs, for the names of their inputs and outputs.
     """
 
-    def __init__(
-        self, files: Mapping[str, Path], inputs: Mapping[str, tuple[str, ...]], outputs: Mapping[str, tuple[str, ...]]
-    ) -> None:
+    def __init__(self, files: Mapping[str, Path], deployment: Deployment) -> None:
         self._loaded = {name: torch._inductor.aoti_load_package(str(path)) for name, path in files.items()}
-        self._inputs, self._outputs = inputs, outputs
+        self._graphs = deployment
 
     def run(self, graph: str, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """The outputs of a graph by name."""
-        given = (torch.from_numpy(np.array(feeds[name])) for name in self._inputs[graph])
+        given = (torch.from_numpy(np.array(feeds[name])) for name in self._graphs[graph].inputs)
         with torch.no_grad():
             found = self._loaded[graph](*given)
         found = found if isinstance(found, tuple | list) else (found,)
-        return {name: value.numpy() for name, value in zip(self._outputs[graph], found, strict=True)}
+        return {name: value.numpy() for name, value in zip(self._graphs[graph].outputs, found, strict=True)}

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
-from vision.engine.folding import deployed, takes_any_size
+from vision.engine.folding import deployed
 from vision.engine.prediction import Picture
 from vision.engine.recipe import Block
 from vision.engine.registry import OfKind, build, register
@@ -130,7 +130,7 @@ class TopDown(Task):
         network = deployed(self.network, lambda network: network(example), folded)
         with torch.no_grad():
             outputs = ("columns", "rows") if isinstance(network(example), tuple) else ("heatmaps",)
-        graph = images_graph(network, example, outputs, takes_any_size(network, example))
+        graph = images_graph(network, example, outputs, any_size=False)  # crops have the input's size
         return Deployment((graph,), self.before(), self.after())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
