@@ -26,7 +26,7 @@ from vision.deploy.conditions import Conditions, watched
 from vision.deploy.counting import in_words
 from vision.deploy.naming import BACKENDS, PRECISIONS, parse
 from vision.deploy.pipeline import Watch, table_rows, time_exported, time_stages
-from vision.deploy.runner import Predictor, predictor_at
+from vision.deploy.runner import Predictor, exported
 from vision.deploy.subjects import Size, Subject, subject_of
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
@@ -334,7 +334,7 @@ def run_pipeline(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--repeats {arguments.repeats}: expected 1 or more")
     device = pick_device(arguments.device)
     torch.set_num_threads(arguments.threads)
-    if predictor_at(arguments.run_folder):
+    if exported(arguments.run_folder):
         seen, conditions, ran = _stages_of_file(arguments, files, device.type)
     else:
         seen, conditions, ran = _stages_of_run(arguments, files, device)

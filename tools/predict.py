@@ -4,12 +4,14 @@ import argparse
 import logging
 from pathlib import Path
 
+from vision.deploy.runner import ExportedFiles, Predictor, exported
+from vision.deploy.session import PROVIDERS, onnxruntime
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
-from vision.engine.errors import DataError
+from vision.engine.errors import ConfigError, DataError
 from vision.engine.files import make_folder, to_json, write_atomically
 from vision.engine.inputs import expand
-from vision.engine.predicting import FilePredictor
+from vision.engine.predicting import FilePredictor, Predicts, TaskPredictor
 from vision.engine.train import load_run
 from vision.engine.video import VIDEOS
 from vision.pose.people import BOX_SCORE, BoxesOfFile, numbers_of, regions_of
@@ -20,14 +22,14 @@ log = logging.getLogger("triptych.predict")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        description="Predict on files with a trained run; writes each file drawn (a video as a video), "
-        "predictions.json, and of poses coco_results.json.",
+        description="Predict on files with a trained run or an exported network; writes each file drawn (a video as a "
+        "video), predictions.json, and of poses coco_results.json.",
         epilog="example: python tools/predict.py runs/tbcnet_lite_sirst photo.png folder/ 'more/*.bmp'",
     )
-    p.add_argument("run", help="a run folder")
+    p.add_argument("run", help="a run folder, or an exported ONNX file or its folder")
     p.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders (their images) and globs")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
-    p.add_argument("-o", "--output", help="where to write (default: RUN/predict)")
+    p.add_argument("-o", "--output", help="where to write (default: RUN/predict, beside an exported file)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     p.add_argument(
         "--boxes",
@@ -46,6 +48,26 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def network_of(path: Path, checkpoint: str, asked: str) -> tuple[Predicts, Path]:
+    """What predicts, a trained run or an exported network, and the folder that predictions go below.
+
+    Args:
+        path: the run's folder, or the exported file or its folder.
+        checkpoint: of a run.
+        asked: ``auto`` takes a GPU where there is one and, for an exported network, ONNX Runtime can use it.
+
+    Raises:
+        ConfigError: a checkpoint of an exported network, which has one set of weights.
+    """
+    device = pick_device(asked)
+    if not exported(path):
+        return TaskPredictor(load_run(path, checkpoint, [])[2].to(device).eval(), device), path
+    if checkpoint != "best":
+        raise ConfigError(f"{path}: is an exported network; leave out --checkpoint, or give the run")
+    unusable = asked == "auto" and PROVIDERS[device.type] not in onnxruntime().get_available_providers()
+    return ExportedFiles(Predictor(path, "cpu" if unusable else device.type)), path if path.is_dir() else path.parent
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_args(argv)
@@ -54,12 +76,12 @@ def main(argv: list[str] | None = None) -> int:
     regions = None
     if arguments.boxes is not None:
         regions = regions_of(arguments.boxes, arguments.box_score, device, arguments.detector)
-    task = load_run(Path(arguments.run), arguments.checkpoint, [])[2].to(device).eval()
-    output = Path(arguments.output or Path(arguments.run) / "predict")
+    predicts, home = network_of(Path(arguments.run), arguments.checkpoint, arguments.device)
+    output = Path(arguments.output or home / "predict")
     make_folder(output)
     images = [file for file in files if file.suffix.lower() not in VIDEOS]
     numbers = numbers_of(images, regions if isinstance(regions, BoxesOfFile) else None)
-    predictor, bad = FilePredictor(task, device, output, regions, numbers), []
+    predictor, bad = FilePredictor(predicts, output, regions, numbers), []
     for file in files:
         try:
             predictor.file(file)

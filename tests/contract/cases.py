@@ -111,6 +111,7 @@ SMALL = {
     "target_counting": Case(
         {"type": "target_counting", "network": {"type": "scm", "classes": 4}},
         {"type": "scm_scenes", "size": 64, "length": 12, "held_out": 6},
+        write_infrared,
     ),
     "single_stage_pose": everyone("dhrnet", channels=16, output_size=16),
     "single_stage_pose of cid": everyone("cid", channels=32),

@@ -1,6 +1,8 @@
 """Predictions of an exported file with onnxruntime, NumPy and Pillow alone: ``Predictor("model.onnx")(image)``."""
 
 import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from vision.deploy.description import SIDECAR, Description, Port, parsed, told
 from vision.deploy.session import OnnxSession, Session
 from vision.engine.errors import ConfigError, DataError, ExportedFileError
 from vision.engine.exported import Boxes, ExportedSystem, Given
-from vision.engine.prediction import Picture, Prediction
+from vision.engine.prediction import Picture, Prediction, Regions
 
 TOP_DOWN = ("vision.pose.exported", "ExportedTopDown", ("crop",))
 SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -51,8 +53,10 @@ class Predictor:
         self, path: str | Path, device: str = "cpu", threads: int | None = None, session: Session | None = None
     ) -> None:
         self.path = Path(path)
-        self.description, self.session = _opened(self.path, device, threads, session)
+        opened = _Opened(self.path, session is None, device, threads)
+        self.description = opened.description
         self.system = _system_of(self.description, str(self.path))
+        self.session = opened.session_of(self.system.graphs) if session is None else session
 
     def __call__(self, image: Any, boxes: Any = None) -> Any:
         """The prediction for an image, or a list of predictions for a list of images.
@@ -98,6 +102,32 @@ class Predictor:
         return self.system.picture(self.system.read(image, name_of(image)))
 
 
+@dataclass(frozen=True)
+class ExportedFiles:
+    """Predictions of an exported network on files and frames, drawn, for ``tools/predict.py``.
+
+    Args:
+        predictor: the network.
+    """
+
+    predictor: Predictor
+
+    def file(self, path: str, number: int, regions: Regions | None) -> tuple[Prediction, Picture]:
+        """The prediction for an image file."""
+        return self._predict(self.predictor.system.read(path, path), path, number, regions)
+
+    def frame(self, picture: Picture, name: str, number: int, regions: Regions | None) -> tuple[Prediction, Picture]:
+        """The prediction for a frame of a video."""
+        return self._predict(self.predictor.system.read(picture, name), name, number, regions)
+
+    def _predict(self, seen: Any, name: str, number: int, regions: Regions | None) -> tuple[Prediction, Picture]:
+        picture, boxes = self.predictor.system.picture(seen), None
+        if regions is not None:
+            boxes = [[*box, score] for box, score in regions(picture, name)]
+        prediction = self.predictor.predict_seen(seen, name, number, boxes)
+        return prediction, prediction.draw(picture)
+
+
 def name_of(image: Any) -> str:
     """What an image is called: its file's path, or ``image``."""
     if isinstance(image, str | Path):
@@ -112,10 +142,6 @@ class _Run:
         self.graphs, self.session, self.name = predictor.description.graphs, predictor.session, name
 
     def __call__(self, graph: str, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        if graph not in self.graphs:
-            raise ExportedFileError(
-                f"{self.name}: the exported network has no graph '{graph}', only {list(self.graphs)}"
-            )
         ports = self.graphs[graph]
         sizes: dict[str, int] = {}
         feeds = {
@@ -153,35 +179,71 @@ def _as_float(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float32, copy=False) if np.issubdtype(values.dtype, np.floating) else values
 
 
-def _opened(path: Path, device: str, threads: int | None, session: Session | None) -> tuple[Description, Session]:
-    """The description of an export, and what runs it."""
-    if not path.exists():
-        raise ExportedFileError(f"{path}: no such file or folder")
-    if session is not None or path.is_dir():
-        folder = path if path.is_dir() else path.parent
-        if not (folder / SIDECAR).is_file():
-            raise ExportedFileError(f"{folder}: holds no {SIDECAR}; give an exported file, or the folder of an export")
-        description = parsed(_text_of(folder / SIDECAR), str(folder / SIDECAR))
-        if session is not None:
-            return description, session
-        files = {name: folder / graph.file for name, graph in description.graphs.items()}
-        made = OnnxSession(files, device, threads)
-    else:
-        made = OnnxSession({"": path}, device, threads)
-        description = _of_metadata(made.metadata[""], path)
-        files = {name: path.parent / graph.file for name, graph in description.graphs.items()}
-        own = next((name for name, file in files.items() if file.name == path.name), None)
-        if own is None and len(files) > 1:
-            raise ExportedFileError(f"{path}: was renamed; its graphs are {', '.join(f.name for f in files.values())}")
+class _Opened:
+    """The files of an export: what they say of themselves, and the session that runs them.
+
+    Args:
+        path: a file of it, or its folder.
+        by_file: an ONNX file is asked what it says; false takes the sidecar beside it.
+        device: of the session.
+        threads: of the session.
+    """
+
+    def __init__(self, path: Path, by_file: bool, device: str, threads: int | None) -> None:
+        if not path.exists():
+            raise ExportedFileError(f"{path}: no such file or folder")
+        self.path, self.folder = path, path if path.is_dir() else path.parent
+        self.device, self.threads, self.given = device, threads, by_file and path.is_file()
+        if self.given:
+            self.session = OnnxSession({"": path}, device, threads)
+            self.description = _of_metadata(self.session.metadata[""], path)
+            return
+        if not (self.folder / SIDECAR).is_file():
+            raise ExportedFileError(
+                f"{self.folder}: holds no {SIDECAR}; give an exported file, or the folder of an export"
+            )
+        self.description = parsed(_text_of(self.folder / SIDECAR), str(self.folder / SIDECAR))
+
+    def session_of(self, graphs: Sequence[str]) -> OnnxSession:
+        """What runs these graphs.
+
+        Raises:
+            ExportedFileError: a graph that is not there, no ONNX file, or one of another export.
+        """
+        known = self.description.graphs
+        missing = [graph for graph in graphs if graph not in known]
+        if missing:
+            raise ExportedFileError(f"{self.path}: has no graph '{missing[0]}', only {', '.join(known)}")
+        files = {graph: self.folder / known[graph].file for graph in graphs}
+        if not self.given:
+            foreign = [file for file in files.values() if file.suffix != ".onnx"]
+            if foreign:
+                raise ExportedFileError(f"{foreign[0]}: is no ONNX file; export the run with --format onnx")
+            session = OnnxSession(files, self.device, self.threads)
+        else:
+            session = self._with(files)
+        for graph, text in session.metadata.items():
+            if _of_metadata(text, files[graph]).text != self.description.text:
+                raise ExportedFileError(
+                    f"{files[graph]}: is of another export than {self.path}; keep the files of one together"
+                )
+        return session
+
+    def _with(self, files: dict[str, Path]) -> OnnxSession:
+        """The session of the given file, and of the others beside it; a single one may have another name."""
+        own = next((graph for graph, file in files.items() if file.name == self.path.name), None)
+        if own is None and len(self.description.graphs) > 1:
+            names = ", ".join(graph.file for graph in self.description.graphs.values())
+            if self.path.name not in names.split(", "):
+                raise ExportedFileError(f"{self.path}: was renamed; its graphs are {names}")
+            return OnnxSession(files, self.device, self.threads)
         own = own or next(iter(files))
-        made.rename("", own)
-        for name, file in files.items():
-            if name != own:
-                made.load(name, file)
-    for name, text in made.metadata.items():
-        if _of_metadata(text, files[name]).text != description.text:
-            raise ExportedFileError(f"{files[name]}: is of another export than {path}; keep the files of one together")
-    return description, made
+        self.session.rename("", own)
+        files[own] = self.path
+        for graph, file in files.items():
+            if graph != own:
+                self.session.load(graph, file)
+        return self.session
 
 
 def _of_metadata(text: str | None, path: Path) -> Description:
@@ -225,7 +287,7 @@ def _system_of(description: Description, where: str) -> ExportedSystem:
     return system
 
 
-def predictor_at(path: str | Path) -> bool:
+def exported(path: str | Path) -> bool:
     """Whether a path is an exported file or folder, and not a run's folder."""
     path = Path(path)
     return path.suffix.lower() == ".onnx" or (path.is_dir() and (path / SIDECAR).is_file())

@@ -97,8 +97,8 @@ class OnnxSession:
             ) from error
         if self._providers[0] not in made.get_providers():  # it falls back to another
             raise DeviceError(
-                f"device '{self._device}': ONNX Runtime has {self._providers[0]} but could not start it; is there a GPU, "
-                "and are CUDA and cuDNN of the version it wants?"
+                f"device '{self._device}': ONNX Runtime has {self._providers[0]} but could not start it; is there a "
+                "GPU, and are CUDA and cuDNN of the version it wants?"
             )
         self._sessions[graph] = made
         self.metadata[graph] = made.get_modelmeta().custom_metadata_map.get(KEY)
@@ -106,7 +106,7 @@ class OnnxSession:
     def rename(self, old: str, new: str) -> None:
         """Calls a graph by another name."""
         for kept in (self._sessions, self.metadata):
-            kept[new] = kept.pop(old)  # type: ignore[attr-defined]
+            kept[new] = kept.pop(old)
 
     def run(self, graph: str, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """The outputs of a graph by name.

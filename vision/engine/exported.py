@@ -7,7 +7,7 @@ Nothing here needs PyTorch. Each system has a class of this kind in its module `
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,14 @@ class ExportedSystem(ABC):
         before: of the file: how an input is made.
         after: of the file: what outputs mean.
 
+    Attributes:
+        graphs: names of those that it runs.
+
     Raises:
         KeyError: a number that is not there; also ``TypeError`` and ``ValueError`` for a wrong one.
     """
+
+    graphs: ClassVar[tuple[str, ...]] = ("model",)
 
     @abstractmethod
     def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None: ...

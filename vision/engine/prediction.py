@@ -1,5 +1,6 @@
 """What a network says about one sample, as plain data: nothing here needs PyTorch."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 """An RGB picture, uint8, shape ``[H, W, 3]``."""
+Regions = Callable[[Picture, str], list[tuple[tuple[float, float, float, float], float]]]
+"""Where the objects of a picture are: from the picture and its name, boxes (left, top, width, height) with scores."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A task: a network with its loss, data and metric; what one recipe trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,12 +13,10 @@ from torch.utils.data import Dataset, default_collate
 from vision.engine.data import DataModule, Sample
 from vision.engine.deployment import Deployment, DeploymentError, Exported, Run
 from vision.engine.errors import ConfigError, DataError, nearest
-from vision.engine.prediction import Picture
+from vision.engine.prediction import Picture, Regions
 
 Batch = dict[str, Any]
 Losses = dict[str, Tensor]
-Regions = Callable[[Picture, str], list[tuple[tuple[float, float, float, float], float]]]
-"""Where the objects of a picture are: from the picture and its name, boxes (left, top, width, height) with scores."""
 
 
 @dataclass(frozen=True)

@@ -43,14 +43,14 @@ def decode_udp(maps: Floats, input_size: Sides, sigma: float, blur: int) -> Foun
     """As :class:`vision.pose.codecs.UDPHeatmap` of ``sigma`` and ``blur`` decodes maps ``[N, K, h, w]``."""
     peak, score = _peaks(maps)
     last, margin = _last(maps), 2 * sigma
-    near: NDArray[np.bool_] = ((peak < margin) | (peak > last - margin)).any(-1)
+    near = ((peak < margin) | (peak > last - margin)).max(-1)
     centre = np.minimum(np.maximum(peak, 1), last - 1)
     around = np.where(
         near[..., None, None], _neighbours(maps, centre), _neighbours(_blurred(maps, score, blur), centre)
     )
     step = _newton_step(np.log(np.clip(around, np.float32(1e-3), np.float32(50))))
     moved = (centre - peak + step).astype(np.float32)
-    taken = (np.abs(step) <= max(blur // 2, 2)).all(-1) & (step != 0).any(-1)
+    taken = (np.abs(step) <= max(blur // 2, 2)).min(-1) & (step != 0).max(-1)
     return _placed(peak + np.where(taken[..., None], moved, 0), maps, input_size), score
 
 

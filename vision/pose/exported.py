@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +150,7 @@ def _checked(boxes: Boxes | None, picture: Picture, name: str) -> tuple[NDArray[
         return np.zeros((0, 4)), np.zeros(0)
     if rows.ndim != 2 or rows.shape[1] not in (4, 5):
         raise DataError(
-            f"{name}: boxes of shape {list(rows.shape)}; expected [P, 4]: left, top, width, height; or [P, 5] with scores"
+            f"{name}: boxes of shape {list(rows.shape)}; expected left, top, width, height [P, 4], and scores [P, 5]"
         )
     for position, row in enumerate(rows):
         left, top, across, down = row[:4]
@@ -169,6 +169,8 @@ class ExportedSingleStage(ExportedSystem):
     The graph ``image`` gives features, centres and a shared map; centres are looked for and the features at them
     gathered; the graph ``people`` makes their heatmaps.
     """
+
+    graphs: ClassVar[tuple[str, ...]] = ("image", "people")
 
     def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         self.short, self.scales = int(before["short"]), [float(scale) for scale in before["scales"]]

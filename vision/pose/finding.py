@@ -3,10 +3,12 @@
 The functions are those of :mod:`vision.pose.peaks`, which says what they compute, for one image.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 WINDOWS = ((300.0, 7), (200.0, 5))
 """Above which mean side of a map, in cells, a peak is the highest of a window of which side; else 3."""

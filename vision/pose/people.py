@@ -15,8 +15,7 @@ import torch
 
 from vision.engine.checkpoint import read_weights
 from vision.engine.errors import CheckpointError, ConfigError, DataError, nearest
-from vision.engine.prediction import Picture
-from vision.engine.task import Regions
+from vision.engine.prediction import Picture, Regions
 from vision.pose.annotations import overlaps
 from vision.pose.images import number_in
 from vision.pose.records import Box

@@ -15,9 +15,9 @@ from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
 from vision.engine.folding import deployed
-from vision.engine.prediction import Picture
+from vision.engine.prediction import Picture, Regions
 from vision.engine.registry import register
-from vision.engine.task import Batch, Losses, Metric, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.pose.crops import inverse, mapped
 from vision.pose.data import MEAN, STD
 from vision.pose.dhrnet import DHRNet, People, probability

@@ -14,10 +14,10 @@ from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
 from vision.engine.folding import deployed
-from vision.engine.prediction import Picture
+from vision.engine.prediction import Picture, Regions
 from vision.engine.recipe import Block
 from vision.engine.registry import OfKind, build, register
-from vision.engine.task import Batch, Losses, Metric, Regions, StepContext, Task
+from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.pose.codecs import Codec
 from vision.pose.crops import crop_matrix, region, to_image
 from vision.pose.data import MEAN, STD, TopDownCrops, TopDownData, annotated, as_input
