@@ -60,7 +60,7 @@ def _in_one_table(document: Document) -> list[str]:
     unit = document["unit"]
     head = ["what", "against", f"ours, {unit}", f"theirs, {unit}", "measured", "must", "stretch"]
     rows = [
-        [row["what"], row["against"], _time(row["ours"]), _time(row["theirs"]), *_beside_aims(row, document)]
+        [row["what"], row["against"], _time(row["ours"]), _time(row["theirs"]), *_with_interval(row, document)]
         for row in document["rows"]
     ]
     errors = [f"{e['what']}: {e['value']:.1e}, at most {e['aim']:.0e} allowed." for e in document.get("errors", [])]
@@ -96,6 +96,18 @@ def _beside_aims(row: Row, document: Document) -> list[str]:
     aims = [row.get("aim"), row.get("stretch")]
     wanted = next((aim for aim in aims if aim is not None), row["ratio"])
     return [told(row["ratio"], wanted, document)] + [NONE if a is None else told(a, wanted, document) for a in aims]
+
+
+def _with_interval(row: Row, document: Document) -> list[str]:
+    """The same, and behind the ratio the ends of its interval where one was measured."""
+    measured, *aims = _beside_aims(row, document)
+    interval = row.get("interval")
+    if not interval:
+        return [measured, *aims]
+    wanted = next((aim for aim in (row.get("aim"), row.get("stretch")) if aim is not None), row["ratio"])
+    sign = "×" if "×" in measured else " of"
+    ends = sorted((told(end, wanted, document).partition(sign)[0] for end in interval), key=float)
+    return [f"{measured} ({ends[0]} to {ends[1]})", *aims]
 
 
 def told(ratio: float, aim: float, document: Document) -> str:

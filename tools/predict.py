@@ -1,7 +1,6 @@
 """Predict on a user's own files: python tools/predict.py RUN INPUT..."""
 
 import argparse
-import glob
 import logging
 from pathlib import Path
 
@@ -11,14 +10,13 @@ from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.files import make_folder, to_json, write_atomically
+from vision.engine.inputs import expand
 from vision.engine.predicting import FilePredictor, Predicts, TaskPredictor
 from vision.engine.train import load_run
 from vision.engine.video import VIDEOS
 from vision.pose.people import BOX_SCORE, BoxesOfFile, numbers_of, regions_of
 
 log = logging.getLogger("triptych.predict")
-
-IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,25 +46,6 @@ def parser() -> argparse.ArgumentParser:
         help="leave out less sure boxes (default: %(default)s)",
     )
     return p
-
-
-def expand(inputs: list[str]) -> list[Path]:
-    """The files that names, folders and globs mean, in order, each once.
-
-    Raises:
-        DataError: one of them means no file.
-    """
-    found: dict[Path, None] = {}
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
-        else:
-            files = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(given, recursive=True))]
-        if not files:
-            raise DataError(f"{given}: no such file, and no images there ({', '.join(IMAGES)})")
-        found.update(dict.fromkeys(files))
-    return list(found)
 
 
 def network_of(path: Path, checkpoint: str, asked: str) -> tuple[Predicts, Path]:

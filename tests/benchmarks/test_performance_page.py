@@ -80,6 +80,17 @@ def test_without_floors_one_table_is_enough(documents: dict[str, dict[str, Any]]
     assert "`python x.py`; Some CPU, 4 cores, 2 threads, torch 2.11.0; 2026-01-02; commit –." in page
 
 
+@pytest.mark.parametrize(
+    ("better", "aim", "cell"),
+    [("lower", None, "2× as fast (1.67 to 2.5)"), ("lower", 1.05, "0.5 of theirs (0.4 to 0.6)"),
+     ("higher", 0.4, "0.5 of theirs (0.4 to 0.6)")],
+)  # fmt: skip
+def test_an_interval_stands_behind_its_ratio(better: str, aim: float | None, cell: str) -> None:
+    timed = document("Timed", [row("it", "that", 1.0, 2.0, aim=aim) | {"interval": [0.4, 0.6]}], better=better)
+    check(timed, "timed")
+    assert f"| {cell} |" in performance_page({"timed": timed})
+
+
 def test_that_no_gpu_was_measured_is_said_until_one_was(documents: dict[str, dict[str, Any]]) -> None:
     assert "No figure here is of a GPU" in performance_page(documents)
     assert "No figure here is of a GPU" not in performance_page(documents | {"selective_scan_gpu": documents["loop"]})
@@ -136,6 +147,7 @@ def test_every_figure_on_the_page_comes_from_a_file() -> None:
         each["machine"] = MACHINE
         for item in each["rows"]:
             item |= {key: 1 for key in ("ours", "theirs", "ratio", "aim", "stretch") if item.get(key) is not None}
+            item |= {"interval": [1, 1]} if item.get("interval") else {}
         for item in each.get("errors", []):
             item |= {"value": 1, "aim": 1}
     left = [f for f in figure.findall(performance_page(emptied)) if float(f.replace(",", "")) != 1 and f != "2.11.0"]

@@ -1,1 +1,1 @@
-"""Trained networks outside PyTorch: exported files, and what runs them."""
+"""Networks outside of training: exported, run by other runtimes, and measured."""
