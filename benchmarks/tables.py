@@ -56,6 +56,8 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
      "works: teacher, search and student as one recipe; learnt perturbations of any network; ranks and subsets"),
     ("SoTeacher, distillation", "robust.distillation", "docs/distillation.md",
      "works: the teacher as in the authors' code, fifteen distillers, diagnostics, one recipe from teachers to table"),
+    ("Export, runner, benchmark tool", "vision.deploy.export", "docs/deploy.md",
+     "works on CPUs: ONNX files that are compared before they are kept, a runner without PyTorch; engines: never run"),
 )  # fmt: skip
 """The systems: name, the module that holds it, its page, and what it does today."""
 
