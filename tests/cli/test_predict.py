@@ -161,11 +161,3 @@ def test_mistakes(
     done = commands.run("predict", *(names.get(argument, argument) for argument in arguments), cwd=tmp_path)
     assert said in done.error
     assert {path.name for path in tmp_path.iterdir()} == {".said", "taken"}
-
-
-def test_a_task_that_does_not_predict_from_files(
-    commands: Commands, trained_tbcnet: Path, scenes: Path, tmp_path: Path
-) -> None:
-    done = commands.run("predict", trained_tbcnet / "scm", scenes / "shallow.png", "-o", "out", cwd=tmp_path)
-    assert "shallow.png: the task 'TargetCounting' does not predict from files" in done.err
-    assert "1 of 1 files could not be read" in done.error
