@@ -1,7 +1,7 @@
 """Every full-size network parsed and built as engines of TensorRT-RTX: python benchmarks/tensorrt_builds.py.
 
-Engines are built ahead of time, without a GPU, and are not run. ONNX files and rows are kept below ``--work`` as soon as
-they are there: started again, the script goes on where it stopped; ``--only`` takes networks by name.
+Engines are built ahead of time, without a GPU, and are not run. ONNX files and rows are kept below ``--work`` as soon
+as they are there: started again, the script goes on where it stopped; ``--only`` takes networks by name.
 """
 
 import argparse
@@ -186,7 +186,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     unknown = [name for name in arguments.only or () if name not in NETWORKS]
     if unknown:
-        raise ConfigError(f"--only '{unknown[0]}'{nearest(unknown[0], NETWORKS)}: expected one of {', '.join(NETWORKS)}")
+        raise ConfigError(
+            f"--only '{unknown[0]}'{nearest(unknown[0], NETWORKS)}: expected one of {', '.join(NETWORKS)}"
+        )
     torch.set_num_threads(1)
     with_library, rows = library(KIND), []
     for name in arguments.only or NETWORKS:

@@ -99,7 +99,7 @@ class EngineSession:
         _wait()  # for the copies, which another stream makes
         if not context.execute_async_v3(stream):
             raise ExportedFileError(
-                f"graph '{graph}': {self._library.kind} cannot run it: {next(iter(self._library.said), 'no reason told')}"
+                f"graph '{graph}': {self._library.kind} cannot run it: {next(iter(self._library.said), 'no reason')}"
             )
         _wait()
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
@@ -108,7 +108,9 @@ class EngineSession:
         """Room for an output, whose shape follows from the inputs'."""
         shape = tuple(self._contexts[graph].get_tensor_shape(name))
         if min(shape, default=0) < 0:
-            raise ExportedFileError(f"graph '{graph}': the shape of '{name}' does not follow from the inputs; take ONNX")
+            raise ExportedFileError(
+                f"graph '{graph}': the shape of '{name}' does not follow from the inputs; take ONNX"
+            )
         kind = self._library.module.nptype(self._engines[graph].get_tensor_dtype(name))
         return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, kind)).dtype, device=DEVICE)
 

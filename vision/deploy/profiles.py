@@ -82,7 +82,7 @@ def spans(description: Description, given: Mapping[str, Span]) -> dict[str, Span
             given[letter].smallest < smallest or any(side % multiple for side in vars(given[letter]).values())
         ):
             raise ConfigError(
-                f"profile {letter}={given[letter]}: expected sides of {smallest} or more that are multiples of {multiple}"
+                f"profile {letter}={given[letter]}: expected sides of {smallest} or more, multiples of {multiple}"
             )
     for small, large in (("h", "H"), ("w", "W")):
         if small not in given:
@@ -93,9 +93,10 @@ def spans(description: Description, given: Mapping[str, Span]) -> dict[str, Span
 def _defaults(description: Description, multiple: int, smallest: int) -> dict[str, Span]:
     before, after = description.before, description.after
     short = before.get("short") if before.get("type") == "whole" else None
-    best = _raised(int(short) if isinstance(short, int) else 256, multiple)
-    low = _raised(max(smallest, best // 2 if short else 64), multiple)
-    side = Span(min(low, max(best, smallest)), max(best, low), max(4 * best, low))
+    short = short if isinstance(short, int) else None
+    low = _raised(max(smallest, short // 2 if short else 64), multiple)
+    best = max(_raised(short or 256, multiple), low)
+    side = Span(low, best, 4 * best)
     most = after.get("most")
     people = int(most) if isinstance(most, int) and most > 0 else OTHERWISE
     return {

@@ -243,7 +243,8 @@ class _Opened:
         from vision.deploy.engine_session import EngineSession  # needs PyTorch and NVIDIA's libraries
 
         if self.path.is_file() and self.path not in files.values():
-            raise ExportedFileError(f"{self.path}: was renamed; its graphs are {', '.join(f.name for f in files.values())}")
+            names = ", ".join(file.name for file in files.values())
+            raise ExportedFileError(f"{self.path}: was renamed; its graphs are {names}")
         return EngineSession.of(files, self.description, self.asked, self.threads)
 
     def _with(self, files: dict[str, Path]) -> OnnxSession:

@@ -57,7 +57,7 @@ def require_buildable(kind: str, precision: str, scan_form: str, timing_cache: P
     found = library(kind)
     if timing_cache is not None and found.ahead:
         raise DeploymentError(
-            "--timing-cache: TensorRT-RTX times nothing when it builds, it compiles kernels where they run; leave it out"
+            "--timing-cache: TensorRT-RTX times nothing when it builds, but compiles where engines run; leave it out"
         )
     if not found.ahead:
         require_gpu("building with TensorRT, which times kernels on the GPU that the engine is for,")
@@ -161,7 +161,7 @@ def _attach(config: Any, cache: bytes) -> None:
     made = config.create_timing_cache(cache)
     if made is None or not config.set_timing_cache(made, False):
         raise DeploymentError(
-            "--timing-cache: is none of this TensorRT on this GPU; delete the file, or name another, and it is made anew"
+            "--timing-cache: is none of this TensorRT on this GPU; delete the file, and it is made anew"
         )
 
 
@@ -170,8 +170,9 @@ def _unparsed(parser: Any, with_library: Library, name: str) -> str:
     shown = [f"{error.node_operator() or 'the file'} at '{error.node_name()}' ({_plain(error.desc())})"
              for error in errors[:3]]  # fmt: skip
     more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
+    known = f"{with_library.kind} {with_library.version}"
     return (
-        f"graph '{name}': {with_library.kind} {with_library.version} cannot read {'; '.join(shown) or 'the file'}{more}; "
+        f"graph '{name}': {known} cannot read {'; '.join(shown) or 'the file'}{more}; "
         "replace the operator in the network, or run the ONNX file: --format onnx"
     )
 
@@ -188,4 +189,3 @@ def _unbuilt(with_library: Library, name: str, profile: Profile) -> str:
 def _plain(text: str) -> str:
     """What a library says, in one line without its own addresses."""
     return " ".join(_CODES.sub("", text).split())[:300]
-
