@@ -1,7 +1,6 @@
 """The two libraries that build and run engines on NVIDIA's GPUs, behind one interface: TensorRT and TensorRT-RTX."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -60,7 +59,7 @@ def library(kind: str) -> Library:
 def _opened(kind: str, module: Any) -> Library:
     said: list[str] = []
 
-    class Log(module.ILogger):  # type: ignore[misc, name-defined]
+    class Log(module.ILogger):
         def __init__(self) -> None:
             module.ILogger.__init__(self)
 
@@ -78,17 +77,16 @@ def gpu() -> str | None:
     return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
-def require_gpu(doing: str, found: Callable[[], str | None] = gpu) -> str:
+def require_gpu(doing: str) -> str:
     """The name of the GPU at hand.
 
     Args:
         doing: what it is needed for.
-        found: looks for it.
 
     Raises:
         DeviceError: there is none.
     """
-    name = found()
+    name = gpu()
     if name is None:
         raise DeviceError(
             f"{doing} needs an NVIDIA GPU, and PyTorch sees none on this {sys.platform} machine; do it where there is "
