@@ -26,10 +26,11 @@ from vision.deploy.nvidia import Library, library
 from vision.deploy.onnx import OPSET, onnx_model
 from vision.deploy.profiles import shapes_of, spans, told
 from vision.deploy.sidecar import Origin, sidecar
+from vision.deploy.sizes import at_size
 from vision.deploy.subjects import Size, subject_of
 from vision.deploy.tensorrt import build_engine
 from vision.engine.command import run_command
-from vision.engine.deployment import Deployment, DeploymentError
+from vision.engine.deployment import Deployment, DeploymentError, images_graph
 from vision.engine.environment import git_commit, machine_summary
 from vision.engine.errors import ConfigError, nearest
 from vision.engine.files import make_folder, read_json, to_json, write_atomically, write_json
@@ -59,13 +60,13 @@ def plain(text: str, before: dict[str, Any], size: Size | None = None, form: str
 
 
 def whole(kind: str) -> Callable[[], Made]:
-    """A single-stage network as its two graphs, for images of any size."""
+    """A single-stage network as its two graphs, for images of 512x512."""
 
     def make() -> Made:
         torch.manual_seed(0)
         images = torch.randn(2, 3, 64, 96)
         network = deployed(build({"type": kind}, "network"), lambda network: network.features(images))
-        return Deployment(pose_graphs(network, images), WHOLE, {"most": 30}), None
+        return at_size(Deployment(pose_graphs(network, images), WHOLE, {"most": 30}), (512, 512)), None
 
     return make
 
@@ -84,16 +85,26 @@ def spiking(steps: int) -> Callable[[], Made]:
     return make
 
 
+def any_size() -> Made:
+    """TBC-Net with rows and columns open."""
+    torch.manual_seed(0)
+    network = build({"type": "tbcnet"}, "network").eval()
+    images = torch.randn(2, 1, 64, 96)
+    network = deployed(network, lambda each: each(images))
+    return Deployment((images_graph(network, images, ("logits",), any_size=True, smallest=16),), OTHER), None
+
+
 NETWORKS: dict[str, Callable[[], Made]] = {
     "ResNet-20, 32x32": plain("cifar_resnet:depth=20", OTHER, (32, 32)),
     "TBC-Net lite, 512x640": plain("tbcnet", OTHER, (512, 640)),
+    "TBC-Net lite, any size": any_size,
     "TBC-Net std, 512x640": plain("tbcnet:tem=std", OTHER, (512, 640)),
     "MamKPD-T": plain("mamkpd_t", CROP, form="scan"),
     "EfficientNet-Lite0, pose": plain("timm_pose:model=tf_efficientnet_lite0,hidden=64", CROP),
     "Spiking VGG-11, T = 4": spiking(4),
     "Spiking VGG-11, T = 6": spiking(6),
-    "DHRNet-W32": whole("dhrnet"),
-    "CID-W32": whole("cid"),
+    "DHRNet-W32, 512x512": whole("dhrnet"),
+    "CID-W32, 512x512": whole("cid"),
     "ResNet-56, 32x32": plain("cifar_resnet:depth=56", OTHER, (32, 32)),
     "WideResNet-28-10, 32x32": plain("wide_resnet:depth=28,width=10", OTHER, (32, 32)),
     "MamKPD-S": plain("mamkpd_s", CROP, form="scan"),
