@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "video), predictions.json, and of poses coco_results.json.",
         epilog="example: python tools/predict.py runs/tbcnet_lite_sirst photo.png folder/ 'more/*.bmp'",
     )
-    p.add_argument("run", help="a run folder, or an exported ONNX file or its folder")
+    p.add_argument("run", help="a run folder, or an exported ONNX file, an engine, or their folder")
     p.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders (their images) and globs")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
     p.add_argument("-o", "--output", help="where to write (default: RUN/predict, beside an exported file)")

@@ -103,7 +103,7 @@ def build(
             "profile": {key: [list(shape) for shape in shapes] for key, shapes in profile.items()},
             "onnx_sha256": hashlib.sha256(content).hexdigest(),
         }
-        log.info("%s: engine built in %.1f s of processor time, not run", file.with_suffix(".engine"), engine.seconds)
+        log.info("%s.engine: built in %.1f s of processor time, not run", file.stem, engine.seconds)
     if timing_cache is not None:
         write_atomically(timing_cache, cache)
     return {
@@ -179,11 +179,10 @@ def _unparsed(parser: Any, with_library: Library, name: str) -> str:
 
 def _unbuilt(with_library: Library, name: str, profile: Profile) -> str:
     reason = _plain(next(iter(with_library.said), "it says no reason"))
-    fixed = all(low == high for low, _, high in profile.values())
-    way = "; run the ONNX file: --format onnx"
-    if not fixed:
-        way = "; fix the size of images with --size HxW, or an axis with --profile H=512:512:512, or run the ONNX file"
-    return f"graph '{name}': {with_library.kind} {with_library.version} cannot build it: {reason}{way}"
+    sized = any(len(low) == 4 and low[2:] != high[2:] for low, _, high in profile.values())
+    way = "fix the size of images with --size HxW, or " if sized else ""
+    known = f"{with_library.kind} {with_library.version}"
+    return f"graph '{name}': {known} cannot build it: {reason}; {way}run the ONNX file: --format onnx"
 
 
 def _plain(text: str) -> str:
