@@ -318,8 +318,8 @@ def _stages_of_run(arguments: argparse.Namespace, files: list[Path], device: tor
 def _stages_of_file(arguments: argparse.Namespace, files: list[Path], device: str) -> Stages:
     if arguments.backend not in (None, "onnxruntime") or arguments.precision or arguments.boxes:
         raise ConfigError(
-            f"{arguments.run_folder}: an exported file is run as it is, by what it was made for, on whole images; leave "
-            "out --backend, --precision and --boxes"
+            f"{arguments.run_folder}: an exported file is run as it is, by what it was made for, on whole images; "
+            "leave out --backend, --precision and --boxes"
         )
     engine = is_engine(arguments.run_folder)
     predictor = Predictor(arguments.run_folder, *((None, None) if engine else (device, arguments.threads)))

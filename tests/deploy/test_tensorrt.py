@@ -93,6 +93,7 @@ def test_a_task(name: str) -> None:
     assert set(build(deployment)) == ({"model", "step"} if name == "spiking_classification" else {"model"})
 
 
+@pytest.mark.slow
 def test_dhrnet_at_one_size() -> None:
     rtx()
     deployment = small_task("single_stage_pose").eval().deployment()
