@@ -14,6 +14,7 @@ import torch
 
 from tests.contract.cases import small_task
 from tests.deploy import fake_tensorrt as fake
+from tools.export import main
 from vision.deploy import engine_session, nvidia
 from vision.deploy.description import parsed
 from vision.deploy.engine_session import EngineSession
@@ -240,3 +241,18 @@ def test_what_engines_do_not_have(task: Task, tmp_path: Path, faked: None, monke
     require_buildable("tensorrt-rtx", "fp32", "scan", None)
     with pytest.raises(DeviceError, match=r"building with TensorRT.*needs an NVIDIA GPU, and PyTorch sees none"):
         require_buildable("tensorrt", "fp32", "scan", None)
+
+
+def test_the_command_says_that_nothing_was_run(
+    tmp_path: Path, faked: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", fake)
+    monkeypatch.setattr(nvidia, "gpu", lambda: None)
+    recipe = ["configs/classification/digits_cnn.yaml", "data.limit=16", "task.network.width=4", "--limit", "4"]
+    made = tmp_path / "made"
+    assert main([*recipe, "--format", "tensorrt-rtx", "--profile", "N=1:2:4", "-o", str(made)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["engine built, not run: parity.json compares the ONNX file it was built from", f"{made}/model.json"]
+    told = json.loads((made / "model.json").read_text())
+    assert told["needs"] == {"tensorrt-rtx": "10.99", "gpu": "ahead of time"}
+    assert told["engines"]["sizes"] == {"N": [1, 2, 4]}
