@@ -22,6 +22,8 @@ def engines_block(name: str, documents: Documents) -> str:
         lines += ["**Not built:**", ""]
         lines += [f"- {_called(row)}, {row['precision']}: {_plain(row['said'])}" for row in failed]
         lines += [""]
+    if document["untried"]:
+        lines += [f"**Not tried yet:** {'; '.join(document['untried'])}.", ""]
     machine = f"{document['machine']['cpu']}, no GPU"
     made = f"`{document['command']}`; {document['library']} {document['version']}; {machine}; {day(document['date'])}"
     return "\n".join([*lines, f"{document['note']} {made}; commit {short(document['commit'])}."])

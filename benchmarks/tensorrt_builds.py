@@ -176,6 +176,7 @@ def document_of(rows: list[dict[str, Any]], version: str) -> dict[str, Any]:
         "version": version,
         "run": False,
         "rows": rows,
+        "untried": [name for name in NETWORKS if name not in {row["network"] for row in rows}],
         "machine": machine_summary(),
         "commit": git_commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -30,6 +30,7 @@ def test_every_row_is_told() -> None:
     assert "- Net, 32x32, fp16: cannot build \\_\\_m: a \\| b" in text
     assert "Built, not run" in text and "tensorrt-rtx 1.7" in text and "no GPU" in text
     assert "**Not built:**" not in engines_block("name", {"name": made([BUILT])})
+    assert "**Not tried yet:** ResNet-20, 32x32; TBC-Net lite" in text
     assert "Not built yet" in engines_block("name", {})
 
 
