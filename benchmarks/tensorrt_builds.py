@@ -41,9 +41,9 @@ from vision.pose.halves import graphs as pose_graphs
 KIND = "tensorrt-rtx"
 CROP, WHOLE, OTHER = {"type": "crop"}, {"type": "whole", "short": 512}, {"type": "image"}
 NOTE = (
-    "Built, not run: without a GPU, ahead of time. Fresh weights, BatchNorm folded where it can be; layers are those of "
-    "the parsed network; seconds of one processor for parsing and building. Sizes are smallest:best:largest of each open "
-    "axis."
+    "Built, not run: without a GPU, ahead of time. Fresh weights, BatchNorm folded where it can be; layers are "
+    "those of the parsed network; seconds of one processor for parsing and building. Sizes are smallest:best:largest "
+    "of each open axis."
 )
 Made = tuple[Deployment, str | None]
 """Graphs, and the form of their scans."""
