@@ -368,6 +368,10 @@ def make_events(folder: Path) -> None:
     )  # fmt: skip
 
 
+def _events_block(root: str) -> dict[str, Any]:
+    return {"type": "events_npz", "root": root, "validation": 10, "test_share": 0}
+
+
 _E = "events.npz"
 EVENT_MUTATIONS = [
     FileMutation("a column beyond the sensor", _array(_E, "x", _at(130, 34)), names=("events/", "x =")),
@@ -396,8 +400,6 @@ SETS: dict[str, DataSet] = {
     ),
     "infrared": DataSet(make_infrared, _infrared_block, INFRARED_MUTATIONS),
     "cifar": DataSet(make_cifar, lambda root: {"type": "cifar10", "root": root, "validation": 10}, CIFAR_MUTATIONS),
-    "events": DataSet(
-        make_events, lambda root: {"type": "events_npz", "root": root, "validation": 10}, EVENT_MUTATIONS
-    ),
+    "events": DataSet(make_events, _events_block, EVENT_MUTATIONS),
 }  # fmt: skip
 """By name."""
