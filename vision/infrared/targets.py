@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ class Targets(Prediction):
         probability: the extracted target image, float32 ``[H, W]`` in [0, 1]; not written to files.
         threshold: that detections lie above.
     """
+
+    why_not_coco: ClassVar[str] = (
+        "a target is found by its centre, and boxes of a few pixels would hardly ever overlap as COCO's scores ask"
+    )
 
     detections: list[Detection]
     probability: NDArray[np.float32] = field(repr=False)
