@@ -1,4 +1,4 @@
-"""A trained network in one line: ``vision.classification.load("runs/...")(image)``. Of exported files nothing needs PyTorch."""
+"""A trained network in one line: ``vision.classification.load("runs/...")(image)``. Exported files need no PyTorch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What predicts on whatever a user has: a file, a Pillow image, pixels, or a list of them. Nothing here needs PyTorch."""
+"""What predicts on whatever a user has: files, Pillow images, pixels, or lists of them. Nothing here needs PyTorch."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar, overload

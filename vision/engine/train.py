@@ -228,7 +228,7 @@ def single_run(folder: Path) -> Path:
     if (folder / "summary.json").exists():
         for stage in reversed(read_json(folder / "summary.json").get("stages", [])):
             below = folder / stage["name"]
-            if (below / "config.yaml").exists() or (below / "summary.json").exists():
+            if (below / "checkpoints").is_dir() or (below / "summary.json").exists():
                 return single_run(below)
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: not a run folder (it has no config.yaml); expected one that tools/train.py made")
