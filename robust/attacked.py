@@ -14,7 +14,7 @@ from vision.classification.pixels import as_input
 from vision.classification.scores import Scores, scores_of
 from vision.classification.task import Classification
 from vision.engine.errors import ConfigError, nearest
-from vision.engine.exported import Given, name_of
+from vision.engine.exported import Given
 from vision.engine.prediction import Picture, Prediction
 
 
@@ -42,19 +42,20 @@ class Attacked(Prediction):
 
     def draw(self, image: Picture | None = None, truth: object = None) -> Picture:
         """The image, the change magnified around grey, and the attacked image; green where the class is right."""
-        return panels(self.before, self.image, (self.clean.label, self.scores.label), self.truth)
+        return panels(self.before, self.image, (self.clean.label, self.scores.label), self.truth, side=200)
 
     def to_dict(self) -> dict[str, object]:
         figures = {"id": self.id, "truth": self.truth, "eps": self.eps, "steps": self.steps}
         return {**figures, "clean": self.clean.to_dict(), "attacked": self.scores.to_dict()}
 
 
-def attack(task: Classification, given: Given, label: str | int | None, eps: float, steps: int) -> Attacked:
+def attack(task: Classification, given: Given, name: str, label: str | int | None, eps: float, steps: int) -> Attacked:
     """PGD from the image itself, as evaluations begin it, so that the same image is always attacked alike.
 
     Args:
         task: with its weights, in eval mode.
         given: a file, a Pillow image or uint8 ``[H, W, 3]``.
+        name: of the prediction.
         label: the true class, by name or number; None takes what the network says of the image.
         eps: radius, linf, in image range.
         steps: gradient steps, each of eps / 4, or of eps where there is one.
@@ -63,7 +64,7 @@ def attack(task: Classification, given: Given, label: str | int | None, eps: flo
         ConfigError: no such class, or numbers out of range.
         DataError: an image that cannot be read.
     """
-    threat, name, classes = ThreatModel(eps=eps), name_of(given), task.data.classes
+    threat, classes = ThreatModel(eps=eps), task.data.classes
     network = in_image_range(task).to(task.device).eval()
     pixels = torch.from_numpy(as_input(task.shown(given, name)))[None].to(task.device)
     with torch.no_grad():

@@ -7,7 +7,7 @@ from vision.classification.scores import Scores
 from vision.deploy.opening import opened
 from vision.deploy.predicting import Predicting
 from vision.engine.errors import ConfigError
-from vision.engine.exported import Boxes, Given
+from vision.engine.exported import Boxes, Given, name_of
 from vision.engine.prediction import Picture
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Attackable(Predicting[Scores]):
     """
 
     def __init__(self, network: Predicting[Any], path: str | Path) -> None:
-        self.network, self.path = network, path
+        self.network, self.path, self.after = network, path, network.after
 
     def predict(
         self, image: Given, boxes: Boxes | None = None, name: str | None = None, number: int | None = None
@@ -35,8 +35,9 @@ class Attackable(Predicting[Scores]):
         return self.network.picture(image)
 
     def attacked(
-        self, image: Given, label: str | int | None = None, eps: float = 8 / 255, steps: int = 20
-    ) -> "Attacked":
+        self, image: Given, label: str | int | None = None, eps: float = 8 / 255, steps: int = 20,
+        name: str | None = None,
+    ) -> "Attacked":  # fmt: skip
         """The image under PGD, and what the network says of it.
 
         Args:
@@ -44,6 +45,7 @@ class Attackable(Predicting[Scores]):
             label: the true class, by name or number; None takes what the network says of the image.
             eps: radius, linf, in image range.
             steps: gradient steps, each of eps / 4, or of eps where there is one.
+            name: the prediction's id; by default the file's path, or ``image``.
 
         Raises:
             ConfigError: an exported file, which has no gradients; no such class; numbers out of range.
@@ -54,7 +56,7 @@ class Attackable(Predicting[Scores]):
             raise ConfigError(f"{self.path}: an exported file has no gradients to attack by; load the run it is of")
         from robust.attacked import attack  # PyTorch, which exported files do without
 
-        return attack(task, image, label, eps, steps)
+        return attack(task, image, name or name_of(image), label, eps, steps)
 
 
 def load(path: str | Path, checkpoint: str = "best", device: str = "auto") -> Attackable:

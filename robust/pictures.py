@@ -42,7 +42,7 @@ def magnified(
     }
 
 
-def panels(clean: Pixels, attacked: Pixels, said: tuple[str, str], truth: str) -> Picture:
+def panels(clean: Pixels, attacked: Pixels, said: tuple[str, str], truth: str, side: int = 112) -> Picture:
     """An image, the change magnified around grey, and the attacked image side by side.
 
     Args:
@@ -50,20 +50,21 @@ def panels(clean: Pixels, attacked: Pixels, said: tuple[str, str], truth: str) -
         attacked: of the same shape.
         said: the class that the network gives to each.
         truth: the true class.
+        side: the least of each picture, pixels.
     """
     change = attacked - clean
     scale = float(np.abs(change).max()) or 1.0
     return np.concatenate(
         [
-            _told(clean, said[0], said[0] == truth),
-            _told(0.5 + 0.5 * change / scale, f"x {0.5 / scale:.0f}", None),
-            _told(attacked, said[1], said[1] == truth),
+            _told(clean, said[0], said[0] == truth, side),
+            _told(0.5 + 0.5 * change / scale, f"x {0.5 / scale:.0f}", None, side),
+            _told(attacked, said[1], said[1] == truth, side),
         ],
         axis=1,
     )
 
 
-def _told(image: Pixels, text: str, right: bool | None) -> Picture:
+def _told(image: Pixels, text: str, right: bool | None, side: int) -> Picture:
     pixels = (image[:3].clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    picture = enlarge(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, 112)
+    picture = enlarge(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, side)
     return banner(picture, text) if right is None else banner(picture, text, TRUTH if right else WRONG)

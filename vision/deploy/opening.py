@@ -35,14 +35,14 @@ def opened(
             raise ConfigError(f"{path}: is an exported network; leave out the checkpoint, or give the run")
         predictor = Predictor(path, "cpu" if device == "auto" else device)
         found: Predicting[Any] = predictor
-        after, task = predictor.description.after, predictor.description.task
+        task = predictor.description.task
     else:
         from vision.deploy.trained import Trained  # PyTorch, which exported files do without
 
         trained = Trained(path, checkpoint, device)
-        found, after, task = trained, trained.task.after(), trained.kind
+        found, task = trained, trained.kind
     if system is not None:
-        _require(system, caller or system, system_of(after), path, task)
+        _require(system, caller or system, system_of(found.after), path, task)
     return found
 
 

@@ -1,6 +1,7 @@
 """What predicts on whatever a user has: files, Pillow images, pixels, or lists of them. Nothing here needs PyTorch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, overload
 
 from vision.engine.errors import ConfigError
@@ -11,7 +12,13 @@ Said = TypeVar("Said", bound=Prediction, covariant=True)
 
 
 class Predicting(ABC, Generic[Said]):
-    """A network that predicts when it is called with an image: of a run, or of an exported file."""
+    """A network that predicts when it is called with an image: of a run, or of an exported file.
+
+    Attributes:
+        after: what its output means, plain JSON: ``type``, and numbers and names by it.
+    """
+
+    after: Mapping[str, Any]
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...], boxes: Any = None) -> list[Said]: ...

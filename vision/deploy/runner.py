@@ -54,7 +54,7 @@ class Predictor(Predicting[Any]):
     ) -> None:
         self.path = Path(path)
         opened = _Opened(self.path, session is None, device, threads)
-        self.description = opened.description
+        self.description, self.after = opened.description, opened.description.after
         self.system = _system_of(self.description, str(self.path))
         self.session = opened.session_of(self.system.graphs) if session is None else session
 

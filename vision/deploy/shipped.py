@@ -1,7 +1,8 @@
-"""Where a name that a user gives leads: a path, or a trained network that ships with the package."""
+"""The networks there are to predict with: below a folder, and those that ship with the package."""
 
 from pathlib import Path
 
+from vision.deploy.description import SIDECAR
 from vision.engine.errors import ConfigError, nearest
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -29,3 +30,10 @@ def place_of(given: str | Path) -> Path:
         f"{given}: no such file or folder; expected a run's folder, a checkpoint in one, or an exported file or folder"
         f"{known}{nearest(str(given), shipped)}"
     )
+
+
+def networks_below(folder: Path) -> list[Path]:
+    """The runs with weights and the exports of ONNX below a folder, by path; stages of a pipeline each by itself."""
+    runs = {file.parent.parent for file in folder.rglob("checkpoints/*.safetensors")}
+    exports = {file.parent for file in folder.rglob(SIDECAR) if any(file.parent.glob("*.onnx"))}
+    return sorted({run for run in runs if (run / "config.yaml").is_file()} | exports)

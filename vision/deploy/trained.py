@@ -39,6 +39,7 @@ class Trained(Predicting[Any]):
         _, recipe, task, _ = load_run(folder, checkpoint, [])
         self.path, self.run, self.kind = path, RunFolder(single_run(folder)), str(recipe.task["type"])
         self.task = task.to(on).eval()
+        self.after = self.task.after()
         self._predictor = TaskPredictor(self.task, on)
 
     def predict(
