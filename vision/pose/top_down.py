@@ -140,12 +140,9 @@ class TopDown(Task):
         return parameter_groups(self.network)
 
     def pictures(self, batch: Batch) -> Sequence[Picture]:
-        upright = "upright" in batch
-
-        def read(index: int) -> Picture:
-            return read_rgb(batch["file"][index], "upright" if upright else self.data.orientation)
-
-        return OnDemand(read, len(batch["file"]))
+        if "picture" in batch:
+            return list(batch["picture"])
+        return OnDemand(lambda index: read_rgb(batch["file"][index], self.data.orientation), len(batch["file"]))
 
     def truths(self, batch: Batch) -> list[NDArray[np.float32]]:
         """The labelled joints of each sample, ``[1, K, 3]``, pixels of the image; all 0 in a detector's box."""
@@ -180,8 +177,7 @@ class TopDown(Task):
                 "image_id": number_of(name),
                 "box": torch.tensor(box, dtype=torch.float32),
                 "box_score": score,
-                "file": name,
-                "upright": True,
+                "picture": picture,
             })  # fmt: skip
         return samples
 
