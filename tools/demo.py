@@ -38,8 +38,9 @@ OFFLINE = (
 """The page's content security policy: a browser asks no other machine for anything."""
 CSS = """
 footer {display: none !important}
-.gradio-container {max-width: 1200px !important; margin: 0 auto !important}
+.gradio-container {max-width: 1200px !important; width: 100% !important; margin: 0 auto !important}
 #drawn img, #raster img {object-fit: contain}
+#raster {border: 0 !important}
 #given img {image-rendering: pixelated; object-fit: contain}
 """
 
@@ -226,9 +227,16 @@ def page(networks: dict[str, str]) -> Any:
                 found.frames[0] if last else None, gr.Slider(maximum=max(last, 2), value=1), gr.Timer(active=last > 1),
             ]  # fmt: skip
 
-        def brought(path: str, count: int) -> list[Any]:
+        def brought(path: str, count: int, radius: float, taken: int) -> list[Any]:
             picture, truth = example(path, count)
-            return [_as_file(picture, made.GRADIO_CACHE, count), count + 1, truth or AS_PREDICTED]
+            file, name = _as_file(picture, made.GRADIO_CACHE, count), truth or AS_PREDICTED
+            return [file, count + 1, name, *predicted(path, file, radius, taken, name)]
+
+        def nothing() -> list[Any]:
+            return [None, "", None, [], gr.Group(visible=False), None, gr.Slider(), gr.Timer(active=False)]
+
+        def unchanged() -> list[Any]:
+            return [gr.skip()] * 3 + nothing()
 
         def ticked(now: int, pictures: list[Picture]) -> list[Any]:
             following = min(int(now) + 1, len(pictures))
@@ -238,14 +246,14 @@ def page(networks: dict[str, str]) -> Any:
         outputs = [drawn, said, numbers, frames, spikes, raster, step, timer]
         of_choice = [attack, eps, label, without, spikes, drawn, said, numbers, frames, number]
         for event in (made.load, network.change):
-            event(told(chosen), [network], of_choice, show_progress="hidden", **own)
-        predict.click(told(predicted), inputs, outputs, **own)
-        given.upload(told(predicted), inputs, outputs, **own)
+            event(
+                told(chosen, lambda: [gr.skip()] * len(of_choice)), [network], of_choice, show_progress="hidden", **own
+            )
+        predict.click(told(predicted, nothing), inputs, outputs, **own)
+        given.upload(told(predicted, nothing), inputs, outputs, **own)
         for change in (eps.release, steps.release, label.input):
-            change(told(predicted), inputs, outputs, trigger_mode="always_last", **own)
-        another.click(told(brought), [network, number], [given, number, label], **own).success(
-            told(predicted), inputs, outputs, **own
-        )
+            change(told(predicted, nothing), inputs, outputs, trigger_mode="always_last", **own)
+        another.click(told(brought, unchanged), [network, number, eps, steps], [given, number, label, *outputs], **own)
         step.input(lambda now, pictures: [pictures[int(now) - 1], gr.Timer(active=False)], [step, frames],
                    [raster, timer], show_progress="hidden")  # fmt: skip
         play.click(lambda pictures: [1, pictures[0], gr.Timer(active=True)], [frames], [step, raster, timer],
@@ -265,15 +273,21 @@ def _as_file(picture: Picture, folder: str, number: int) -> str:
     return str(path)
 
 
-def told(answer: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-    """An answer of the page that tells a user's mistake as a short message on it."""
+def told(answer: Callable[..., list[Any]], otherwise: Callable[[], list[Any]]) -> Callable[..., list[Any]]:
+    """An answer of the page that tells a user's mistake as a short message on it.
+
+    Args:
+        answer: gives the outputs.
+        otherwise: gives them after a mistake.
+    """
 
     @wraps(answer)
     def careful(*arguments: Any) -> list[Any]:
         try:
             return answer(*arguments)
         except UserError as error:
-            raise gradio().Error(str(error), duration=10, print_exception=False) from error
+            gradio().Warning(str(error), duration=10, title="That did not work")
+            return otherwise()
 
     return careful
 

@@ -170,7 +170,7 @@ def test_names_of_networks_that_ship(
         vision.classification.load("digits")(photo).label
         == vision.classification.load(runs["classification"])(photo).label
     )
-    with pytest.raises(ConfigError, match="with the package come digits .did you mean 'digits'"):
+    with pytest.raises(ConfigError, match=r"with the package come digits .did you mean 'digits'"):
         place_of("digts")
 
 
