@@ -286,7 +286,7 @@ def told(answer: Callable[..., list[Any]], otherwise: Callable[[], list[Any]]) -
         try:
             return answer(*arguments)
         except UserError as error:
-            gradio().Warning(str(error), duration=10, title="That did not work")
+            gradio().Warning(str(error), duration=10)
             return otherwise()
 
     return careful
