@@ -163,9 +163,10 @@ def test_mistakes(
     assert {path.name for path in tmp_path.iterdir()} == {".said", "taken"}
 
 
-def test_a_task_that_does_not_predict_from_files(
+def test_the_first_stage_counts_the_targets_of_a_target_image(
     commands: Commands, trained_tbcnet: Path, scenes: Path, tmp_path: Path
 ) -> None:
     done = commands.run("predict", trained_tbcnet / "scm", scenes / "shallow.png", "-o", "out", cwd=tmp_path)
-    assert "shallow.png: the task 'TargetCounting' does not predict from files" in done.err
-    assert "1 of 1 files could not be read" in done.error
+    assert done.status == 0, done.err
+    (found,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert found["label"] == int(np.argmax(found["probabilities"])) and len(found["probabilities"]) == 5
