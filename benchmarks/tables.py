@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds i
 
 from benchmarks.collect import read_results
 from benchmarks.distillation_sections import distillation_block
+from benchmarks.engine_sections import engines_block
 from benchmarks.figures import NONE, Documents, parameters, published_for, table
 from benchmarks.infrared_sections import ablation_in_short
 from benchmarks.performance_page import performance_page, speed_in_short, timed_block
@@ -56,6 +57,8 @@ SYSTEMS: tuple[tuple[str, str, str, str], ...] = (
      "works: teacher, search and student as one recipe; learnt perturbations of any network; ranks and subsets"),
     ("SoTeacher, distillation", "robust.distillation", "docs/distillation.md",
      "works: the teacher as in the authors' code, fifteen distillers, diagnostics, one recipe from teachers to table"),
+    ("Export, runner, benchmark tool", "vision.deploy.export", "docs/deploy.md",
+     "works on CPUs: ONNX files that are compared before they are kept, a runner without PyTorch; engines: never run"),
 )  # fmt: skip
 """The systems: name, the module that holds it, its page, and what it does today."""
 
@@ -181,6 +184,7 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "results": lambda _, documents: readme_block(documents),
     "ablation": lambda _, documents: ablation_in_short(documents),
     "distillation": distillation_block,
+    "engines": engines_block,
     "speed": lambda _, documents: speed_in_short(documents),
     "systems": systems_block,
     "fields": fields_block,

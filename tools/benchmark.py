@@ -26,7 +26,7 @@ from vision.deploy.conditions import Conditions, watched
 from vision.deploy.counting import in_words
 from vision.deploy.naming import BACKENDS, PRECISIONS, parse
 from vision.deploy.pipeline import Watch, table_rows, time_exported, time_stages
-from vision.deploy.runner import Predictor, exported
+from vision.deploy.runner import Predictor, exported, is_engine
 from vision.deploy.subjects import Size, Subject, subject_of
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
@@ -318,13 +318,15 @@ def _stages_of_run(arguments: argparse.Namespace, files: list[Path], device: tor
 def _stages_of_file(arguments: argparse.Namespace, files: list[Path], device: str) -> Stages:
     if arguments.backend not in (None, "onnxruntime") or arguments.precision or arguments.boxes:
         raise ConfigError(
-            f"{arguments.run_folder}: an exported file is run by onnxruntime as it is, on whole images; leave out "
-            "--backend, --precision and --boxes"
+            f"{arguments.run_folder}: an exported file is run as it is, by what it was made for, on whole images; "
+            "leave out --backend, --precision and --boxes"
         )
-    predictor = Predictor(arguments.run_folder, device, arguments.threads)
+    engine = is_engine(arguments.run_folder)
+    predictor = Predictor(arguments.run_folder, *((None, None) if engine else (device, arguments.threads)))
     with watched(arguments.threads) as conditions:
         seen = time_exported(predictor, files, arguments.repeats)
-    return seen, conditions, f"onnxruntime {predictor.description.text.get('precision', '')} on {device}"
+    runs = predictor.description.text["kind"] if engine else "onnxruntime"
+    return seen, conditions, f"{runs} {predictor.description.text.get('precision', '')} on {device}"
 
 
 def run_pipeline(arguments: argparse.Namespace) -> int:

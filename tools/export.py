@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from vision.deploy.export import FORMATS, PRECISIONS, Options, export
+from vision.deploy.nvidia import KINDS
+from vision.deploy.profiles import parse_span
 from vision.deploy.source import source_of
 from vision.engine.command import run_command
 from vision.ops.selective_scan.lowering import FORMS
@@ -49,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--calibration", type=count_of, default=128, metavar="N", help="training samples for int8")
     p.add_argument("--limit", type=count_of, default=64, metavar="N", help="samples to compare on (default: 64)")
     p.add_argument("--split", choices=("train", "val", "test"), default="val", help="of these samples (default: val)")
+    p.add_argument("--profile", action="append", default=[], metavar="N=1:8:32",
+                   help="of engines: smallest, best and largest of an open axis; again for others")  # fmt: skip
+    p.add_argument("--timing-cache", type=Path, metavar="FILE", help="of TensorRT: read where it exists, and written")
     p.add_argument("-o", "--output", metavar="FOLDER", help="where to write (default: RUN/export/FORMAT-PRECISION)")
     return p
 
@@ -61,9 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(arguments.output) if arguments.output else home / "export" / name
     options = Options(
         arguments.format, arguments.precision, arguments.scan_form, arguments.size, arguments.calibration,
-        arguments.limit, arguments.split,
+        arguments.limit, arguments.split, dict(map(parse_span, arguments.profile)), arguments.timing_cache,
     )  # fmt: skip
     export(task, origin, folder, options)
+    if arguments.format in KINDS:
+        print("engine built, not run: parity.json compares the ONNX file it was built from")
     print(folder / "model.json")
     return 0
 

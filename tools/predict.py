@@ -4,7 +4,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from vision.deploy.runner import ExportedFiles, Predictor, exported
+import torch
+
+from vision.deploy.runner import ExportedFiles, Predictor, exported, is_engine
 from vision.deploy.session import PROVIDERS, onnxruntime
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
@@ -26,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "video), predictions.json, and of poses coco_results.json.",
         epilog="example: python tools/predict.py runs/tbcnet_lite_sirst photo.png folder/ 'more/*.bmp'",
     )
-    p.add_argument("run", help="a run folder, or an exported ONNX file or its folder")
+    p.add_argument("run", help="a run folder, or an exported ONNX file, an engine, or their folder")
     p.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders (their images) and globs")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
     p.add_argument("-o", "--output", help="where to write (default: RUN/predict, beside an exported file)")
@@ -64,8 +66,15 @@ def network_of(path: Path, checkpoint: str, asked: str) -> tuple[Predicts, Path]
         return TaskPredictor(load_run(path, checkpoint, [])[2].to(device).eval(), device), path
     if checkpoint != "best":
         raise ConfigError(f"{path}: is an exported network; leave out --checkpoint, or give the run")
+    return ExportedFiles(Predictor(path, _of_exported(path, asked, device))), path if path.is_dir() else path.parent
+
+
+def _of_exported(path: Path, asked: str, device: torch.device) -> str | None:
+    """Where an exported network runs; of ``auto`` an engine decides itself, and ONNX Runtime by what it can do."""
+    if asked == "auto" and is_engine(path):
+        return None
     unusable = asked == "auto" and PROVIDERS[device.type] not in onnxruntime().get_available_providers()
-    return ExportedFiles(Predictor(path, "cpu" if unusable else device.type)), path if path.is_dir() else path.parent
+    return "cpu" if unusable else device.type
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -395,7 +395,9 @@ SETS: dict[str, DataSet] = {
         PEOPLE_MUTATIONS,
     ),
     "infrared": DataSet(make_infrared, _infrared_block, INFRARED_MUTATIONS),
-    "cifar": DataSet(make_cifar, lambda root: {"type": "cifar10", "root": root, "validation": 5}, CIFAR_MUTATIONS),
-    "events": DataSet(make_events, lambda root: {"type": "events_npz", "root": root, "validation": 5}, EVENT_MUTATIONS),
+    "cifar": DataSet(make_cifar, lambda root: {"type": "cifar10", "root": root, "validation": 10}, CIFAR_MUTATIONS),
+    "events": DataSet(
+        make_events, lambda root: {"type": "events_npz", "root": root, "validation": 10}, EVENT_MUTATIONS
+    ),
 }  # fmt: skip
 """By name."""

@@ -161,12 +161,3 @@ def test_mistakes(
     done = commands.run("predict", *(names.get(argument, argument) for argument in arguments), cwd=tmp_path)
     assert said in done.error
     assert {path.name for path in tmp_path.iterdir()} == {".said", "taken"}
-
-
-def test_the_first_stage_counts_the_targets_of_a_target_image(
-    commands: Commands, trained_tbcnet: Path, scenes: Path, tmp_path: Path
-) -> None:
-    done = commands.run("predict", trained_tbcnet / "scm", scenes / "shallow.png", "-o", "out", cwd=tmp_path)
-    assert done.status == 0, done.err
-    (found,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert found["label"] == int(np.argmax(found["probabilities"])) and len(found["probabilities"]) == 5

@@ -31,8 +31,8 @@ IN_THE_ORDER_OF_THE_PAGE = "digits"
 MAKE = {"demo": ["python", "tools/train.py", "configs/demo.yaml"]}
 SHORT = {"train": ["--dry-run"], "benchmark": ["--width", "4", "--batch", "1", "--repeats", "1"]}
 NETWORKS = {
-    "tbcnet_lite_sirst": ("infrared_targets", {"type": "tbcnet"}, "infrared_synthetic"),
-    "mamkpd_t_coco_quick": ("top_down_pose", {"type": "mamkpd_t"}, "sample_people"),
+    "tbcnet_lite_sirst": ({"type": "infrared_targets", "semantic": False}, {"type": "tbcnet"}, "infrared_synthetic"),
+    "mamkpd_t_coco_quick": ({"type": "top_down_pose"}, {"type": "mamkpd_t"}, "sample_people"),
 }
 DATA = "../shared/data/"
 
@@ -74,7 +74,7 @@ def made_run(folder: Path, name: str) -> None:
     """A run as training leaves it, with the weights it begins with."""
     task, network, data = NETWORKS[name]
     how = {"optimizer": {"type": "sgd", "lr": 0.1}, "trainer": {"steps": 1}, "data": {"type": data}}
-    config = from_tree({"name": name, "task": {"type": task, "network": network}, **how})
+    config = from_tree({"name": name, "task": {**task, "network": network}, **how})
     run = RunFolder.create(folder / "runs" / name, config.yaml, config.hash)
     save_weights(run.best, build(network, "network"), {})
 

@@ -4,7 +4,16 @@ import subprocess
 import sys
 
 # Each costs time or fails where its own partners do not fit; they are imported by whoever asks for them.
-ONLY_WHEN_ASKED = ("spikingjelly.datasets", "torchaudio", "mamba_ssm", "onnx", "onnxruntime", "tensorrt", "gradio")
+ONLY_WHEN_ASKED = (
+    "spikingjelly.datasets",
+    "torchaudio",
+    "mamba_ssm",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx_bindings",
+    "gradio",
+)
 
 
 def _python(code: str, *options: str) -> subprocess.CompletedProcess[str]:

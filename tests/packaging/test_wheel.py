@@ -83,9 +83,8 @@ def test_metadata_is_valid_and_complete(wheel: Path) -> None:
     assert metadata.requires_python is not None
     assert "3.11" in metadata.requires_python
     assert "3.10" not in metadata.requires_python
-    assert {"export", "tensorrt", "robust-eval", "mamba", "video", "demo", "docs", "dev"} == set(
-        metadata.provides_extra or []
-    )
+    extras = {"export", "tensorrt", "tensorrt-rtx", "robust-eval", "mamba", "video", "demo", "docs", "dev"}
+    assert extras == set(metadata.provides_extra or [])
     assert str(message_from_bytes(raw).get_payload()).startswith("# Triptych"), "the README is the long description"
 
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from vision.deploy.half import in_half
 from vision.deploy.naming import BACKENDS, PRECISIONS
+from vision.deploy.nvidia import KINDS
 from vision.deploy.onnx import onnx_model, save
 from vision.deploy.parity import runner_of
 from vision.deploy.quantise import FEWEST, in_int8
 from vision.deploy.session import PROVIDERS, OnnxSession, onnxruntime
-from vision.deploy.subjects import Subject
+from vision.deploy.subjects import Subject, description_of
 from vision.engine.deployment import DeploymentError, Graph, Run
 from vision.engine.errors import ConfigError, DeviceError
 from vision.engine.task import Task
@@ -30,7 +31,7 @@ TAKES = {
     "compiled": ("fp32", "bf16", "fp16"),
     "onnxruntime": ("fp32", "fp16", "int8"),
     "aoti": ("fp32",),
-    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16"),
 }
 """The precisions of each backend."""
 
@@ -90,7 +91,8 @@ class How:
                     "onnxruntime on cuda: this onnxruntime is built for CPUs; python -m pip install onnxruntime-gpu"
                 )
         if self.backend == "tensorrt":
-            _need("tensorrt", "tensorrt")
+            if not any(importlib.util.find_spec(module) for module in KINDS.values()):
+                _need("tensorrt", "tensorrt")
             if self.device != "cuda":
                 raise DeviceError("tensorrt runs on NVIDIA GPUs only: add --device cuda, or use onnxruntime on a CPU")
         if self.backend in ("aoti", "compiled") and self.device == "cpu" and not _has_compiler():
@@ -176,8 +178,11 @@ def _is_channels_last(network: nn.Module) -> bool:
 
 def _file(file: Path, subject: Subject, inputs: Mapping[str, Tensor], how: How) -> Ready:
     if how.backend == "tensorrt":
-        raise ConfigError(f"{file}: this version does not run engines; use trtexec --loadEngine={file.name}")
-    made = _onnx_file(file, subject, inputs, how) if how.backend == "onnxruntime" else _aoti_file(file, inputs, how)
+        made = _engine_file(file, inputs, how)
+    elif how.backend == "onnxruntime":
+        made = _onnx_file(file, subject, inputs, how)
+    else:
+        made = _aoti_file(file, inputs, how)
     made.file = file
     return made
 
@@ -192,6 +197,21 @@ def _onnx_file(file: Path, subject: Subject, inputs: Mapping[str, Tensor], how: 
         "layout": "the runtime's own",
     }
     return Ready(lambda: session.run(MODEL, feeds), how, about)
+
+
+def _engine_file(file: Path, inputs: Mapping[str, Tensor], how: How) -> Ready:
+    from vision.deploy.engine_session import EngineSession
+
+    told = description_of(file)
+    graph = next((name for name, each in told.graphs.items() if each.file == file.name), None)
+    if graph is None:
+        raise ConfigError(f"{file}: was renamed; its graphs are {', '.join(g.file for g in told.graphs.values())}")
+    session = EngineSession.of({graph: file}, told)
+    feeds = {key: value.numpy() for key, value in inputs.items()}
+    engines = told.text["engines"]
+    about = {"runs": f"{engines['library']} {engines['version']}", "dtype": DTYPE_NAMES[how.precision],
+             "layout": "the library's own"}  # fmt: skip
+    return Ready(lambda: session.run(graph, feeds), how, about)
 
 
 def _aoti_file(file: Path, inputs: Mapping[str, Tensor], how: How) -> Ready:
@@ -221,7 +241,7 @@ def exported(graph: Graph, inputs: Mapping[str, Tensor], how: How, folder: Path)
     """
     if how.backend == "tensorrt":
         raise ConfigError(
-            "tensorrt: this version builds no engines; export to ONNX with tools/export.py and give the file to trtexec"
+            "tensorrt: engines are not built on the fly; run tools/export.py --format tensorrt, and give its engine"
         )
     if how.backend == "onnxruntime":
         return _to_onnx(graph, inputs, how.precision, folder)

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,26 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from vision.deploy import tensorrt, torch_package
-from vision.deploy.description import KEY, SIDECAR
+from vision.deploy.description import KEY, SIDECAR, parsed
 from vision.deploy.divergence import first_divergence, layer_values
 from vision.deploy.half import in_half
+from vision.deploy.nvidia import KINDS
 from vision.deploy.onnx import OPSET, onnx_model, save
 from vision.deploy.parity import Parity, compare, for_batches, modules_of, runner_of
+from vision.deploy.profiles import Span
 from vision.deploy.quantise import in_int8, require_enough
 from vision.deploy.session import Feeds, OnnxSession, Session
 from vision.deploy.sidecar import Origin, sidecar
 from vision.deploy.sizes import Size, at_size, fitted
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, DeploymentError, Graph
-from vision.engine.files import make_folder, to_json, write_json
+from vision.engine.files import make_folder, read_text, to_json, write_json
 from vision.engine.loading import size_of
 from vision.engine.task import Task
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("onnx", "tensorrt", "torch")
+FORMATS = ("onnx", *KINDS, "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
 SPREAD = 5.0
 """A layer diverges where it differs by this many times less than the outputs may; errors grow from layer to layer."""
@@ -40,13 +42,15 @@ class Options:
     """How a network is exported.
 
     Attributes:
-        kind: ``onnx``, ``tensorrt`` or ``torch``.
+        kind: ``onnx``, ``tensorrt``, ``tensorrt-rtx`` or ``torch``.
         precision: ``fp32``, ``fp16`` or ``int8``.
         scan_form: of selective scans in ONNX: ``scan``, ``chunked`` or ``node``.
         size: H and W of images; None leaves them open where the network takes any.
         calibration: training samples that ranges of int8 are taken from.
         limit: samples that parity is judged on.
         split: of these samples.
+        profile: of engines, what open axes may be, by letter.
+        timing_cache: of TensorRT, a file that spares it timing kernels twice.
     """
 
     kind: str = "onnx"
@@ -56,6 +60,8 @@ class Options:
     calibration: int = 128
     limit: int = 64
     split: str = "val"
+    profile: Mapping[str, Span] = field(default_factory=dict)
+    timing_cache: Path | None = None
 
 
 def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity:
@@ -90,13 +96,18 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
     write_json(rejected / "parity.json", parity.to_dict())
     if reasons:
         raise DeploymentError(_refusal(reasons, parity, rejected))
+    if options.kind in KINDS:
+        _add_engines(deployment, origin, rejected, options)
     _take_place(rejected, folder)
     return parity
 
 
 def _require_known(options: Options) -> None:
-    if options.kind == "tensorrt":
-        tensorrt.build({}, options.precision, Path())
+    if options.kind in KINDS:
+        tensorrt.require_buildable(options.kind, options.precision, options.scan_form, options.timing_cache)
+    elif options.profile or options.timing_cache is not None:
+        given = "--profile" if options.profile else "--timing-cache"
+        raise DeploymentError(f"{given} is of engines: add --format {' or '.join(KINDS)}, or leave it out")
     if options.kind == "torch" and options.precision != "fp32":
         raise DeploymentError(f"--precision {options.precision}: packages of PyTorch are exported in fp32 only")
     if options.scan_form == "node" and options.precision != "fp32":
@@ -184,6 +195,18 @@ def _write_onnx(task: Task, deployment: Deployment, origin: Origin, folder: Path
     write_json(folder / SIDECAR, about)
     files = {name: folder / f"{name}.onnx" for name in models}
     return _Made(None if form == "node" else OnnxSession(files), models, values)
+
+
+def _add_engines(deployment: Deployment, origin: Origin, folder: Path, options: Options) -> None:
+    """Engines of the ONNX files in a folder, which then describes them."""
+    told = parsed(read_text(folder / SIDECAR), str(folder / SIDECAR))
+    kind, precision, form = options.kind, options.precision, told.text["scan_form"]
+    with_library = tensorrt.require_buildable(kind, precision, options.scan_form, options.timing_cache)
+    files = {name: folder / graph.file for name, graph in told.graphs.items()}
+    built = tensorrt.build(files, told, with_library, options.profile, options.timing_cache)
+    needs = {kind: with_library.version, "gpu": built["built_for"]}
+    about = sidecar(deployment, origin, kind, precision, form, OPSET, needs)
+    write_json(folder / SIDECAR, {**about, "engines": built})
 
 
 def _converted(task: Task, deployment: Deployment, plain: dict[str, Any], options: Options) -> dict[str, Any]:

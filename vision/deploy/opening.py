@@ -33,7 +33,7 @@ def opened(
     if exported(path):
         if checkpoint != "best":
             raise ConfigError(f"{path}: is an exported network; leave out the checkpoint, or give the run")
-        predictor = Predictor(path, "cpu" if device == "auto" else device)
+        predictor = Predictor(path, None if device == "auto" else device)
         found: Predicting[Any] = predictor
         task = predictor.description.task
     else:

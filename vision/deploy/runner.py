@@ -16,6 +16,8 @@ from vision.engine.errors import DataError, ExportedFileError
 from vision.engine.exported import Boxes, ExportedSystem, Given, name_of
 from vision.engine.prediction import Picture, Prediction, Regions
 
+ENGINE = ".engine"
+"""What engines' files end in."""
 TOP_DOWN = ("vision.pose.exported", "ExportedTopDown", ("crop",))
 SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "classes": ("vision.classification.exported", "ExportedClassifier", ("image",)),
@@ -35,8 +37,9 @@ class Predictor(Predicting[Any]):
     """An exported network that predicts on images, as its task does in PyTorch.
 
     Args:
-        path: an exported ONNX file, or the folder of an export. A network of several graphs finds the others beside.
-        device: ``cpu`` or ``cuda``.
+        path: an exported ONNX file or engine, or the folder of an export. A network of several graphs finds the others
+            beside.
+        device: ``cpu`` or ``cuda``; None takes the CPU, and for engines the GPU.
         threads: of the CPU; None leaves that to the session.
         session: runs the graphs in place of ONNX Runtime.
 
@@ -50,7 +53,11 @@ class Predictor(Predicting[Any]):
     """
 
     def __init__(
-        self, path: str | Path, device: str = "cpu", threads: int | None = None, session: Session | None = None
+        self,
+        path: str | Path,
+        device: str | None = None,
+        threads: int | None = None,
+        session: Session | None = None,
     ) -> None:
         self.path = Path(path)
         opened = _Opened(self.path, session is None, device, threads)
@@ -153,13 +160,14 @@ class _Opened:
         threads: of the session.
     """
 
-    def __init__(self, path: Path, by_file: bool, device: str, threads: int | None) -> None:
+    def __init__(self, path: Path, by_file: bool, device: str | None, threads: int | None) -> None:
         if not path.exists():
             raise ExportedFileError(f"{path}: no such file or folder")
         self.path, self.folder = path, path if path.is_dir() else path.parent
-        self.device, self.threads, self.given = device, threads, by_file and path.is_file()
+        self.device, self.threads, self.asked = device or "cpu", threads, device
+        self.given = by_file and path.is_file() and path.suffix.lower() != ENGINE
         if self.given:
-            self.session = OnnxSession({"": path}, device, threads)
+            self.session = OnnxSession({"": path}, self.device, threads)
             self.description = _of_metadata(self.session.metadata[""], path)
             return
         if not (self.folder / SIDECAR).is_file():
@@ -168,7 +176,7 @@ class _Opened:
             )
         self.description = parsed(_text_of(self.folder / SIDECAR), str(self.folder / SIDECAR))
 
-    def session_of(self, graphs: Sequence[str]) -> OnnxSession:
+    def session_of(self, graphs: Sequence[str]) -> Session:
         """What runs these graphs.
 
         Raises:
@@ -179,6 +187,8 @@ class _Opened:
         if missing:
             raise ExportedFileError(f"{self.path}: has no graph '{missing[0]}', only {', '.join(known)}")
         files = {graph: self.folder / known[graph].file for graph in graphs}
+        if all(file.suffix == ENGINE for file in files.values()):
+            return self._engines(files)
         if not self.given:
             foreign = [file for file in files.values() if file.suffix != ".onnx"]
             if foreign:
@@ -192,6 +202,14 @@ class _Opened:
                     f"{files[graph]}: is of another export than {self.path}; keep the files of one together"
                 )
         return session
+
+    def _engines(self, files: dict[str, Path]) -> Session:
+        from vision.deploy.engine_session import EngineSession  # needs PyTorch and NVIDIA's libraries
+
+        if self.path.is_file() and self.path not in files.values():
+            names = ", ".join(file.name for file in files.values())
+            raise ExportedFileError(f"{self.path}: was renamed; its graphs are {names}")
+        return EngineSession.of(files, self.description, self.asked, self.threads)
 
     def _with(self, files: dict[str, Path]) -> OnnxSession:
         """The session of the given file, and of the others beside it; a single one may have another name."""
@@ -254,4 +272,10 @@ def _system_of(description: Description, where: str) -> ExportedSystem:
 def exported(path: str | Path) -> bool:
     """Whether a path is an exported file or folder, and not a run's folder."""
     path = Path(path)
-    return path.suffix.lower() == ".onnx" or (path.is_dir() and (path / SIDECAR).is_file())
+    return path.suffix.lower() in (".onnx", ENGINE) or (path.is_dir() and (path / SIDECAR).is_file())
+
+
+def is_engine(path: str | Path) -> bool:
+    """Whether a path is an engine, or the folder of an export that holds one."""
+    path = Path(path)
+    return path.suffix.lower() == ENGINE or (path.is_dir() and any(path.glob(f"*{ENGINE}")))

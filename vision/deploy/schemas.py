@@ -17,6 +17,37 @@ _PORT: dict[str, Any] = {
 }
 _PORTS = {"type": "object", "additionalProperties": _PORT, "minProperties": 1}
 
+_SIZES = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_ENGINES: dict[str, Any] = {
+    "type": "object",
+    "required": ["library", "version", "built_for", "sizes", "graphs"],
+    "additionalProperties": False,
+    "properties": {
+        "library": {"enum": ["tensorrt", "tensorrt-rtx"]},
+        "version": {"type": "string"},
+        "built_for": {"type": "string"},
+        "sizes": {"type": "object", "additionalProperties": {**_SIZES, "minItems": 3, "maxItems": 3}},
+        "graphs": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "type": "object",
+                "required": ["layers", "bytes", "profile", "onnx_sha256"],
+                "additionalProperties": False,
+                "properties": {
+                    "layers": {"type": "integer", "minimum": 1},
+                    "bytes": {"type": "integer", "minimum": 1},
+                    "profile": {
+                        "type": "object",
+                        "additionalProperties": {"type": "array", "items": _SIZES, "minItems": 3, "maxItems": 3},
+                    },
+                    "onnx_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                },
+            },
+        },
+    },
+}
+
 SIDECAR: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
@@ -29,7 +60,7 @@ SIDECAR: dict[str, Any] = {
         "format": {"const": 1},
         "triptych": {"type": "string"},
         "task": {"type": "string"},
-        "kind": {"enum": ["onnx", "torch", "tensorrt"]},
+        "kind": {"enum": ["onnx", "torch", "tensorrt", "tensorrt-rtx"]},
         "precision": {"enum": ["fp32", "fp16", "int8"]},
         "opset": {"type": ["integer", "null"]},
         "scan_form": {"enum": ["scan", "chunked", "node", None]},
@@ -59,6 +90,7 @@ SIDECAR: dict[str, Any] = {
         "licence": {"type": "string"},
         "trained": {"type": "boolean"},
         "needs": {"type": "object"},
+        "engines": _ENGINES,
     },
 }  # fmt: skip
 """Of ``model.json``, and of the text under ``triptych`` in an ONNX file."""

@@ -51,13 +51,13 @@ def sidecar(
     Args:
         deployment: its graphs and what surrounds them.
         origin: where it comes from.
-        kind: ``onnx``, ``torch`` or ``tensorrt``.
+        kind: ``onnx``, ``torch``, ``tensorrt`` or ``tensorrt-rtx``.
         precision: ``fp32``, ``fp16`` or ``int8``.
         scan_form: of selective scans; None where there are none.
         opset: of ONNX files.
         needs: what running it takes.
     """
-    suffix = {"onnx": "onnx", "torch": "pt2", "tensorrt": "engine"}[kind]
+    suffix = {"onnx": "onnx", "torch": "pt2", "tensorrt": "engine", "tensorrt-rtx": "engine"}[kind]
     return {
         "format": FORMAT,
         "triptych": _version(),

@@ -19,7 +19,15 @@ from vision.engine.task import Task
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
-BUILT_IN = ("vision.engine.optim", "vision.classification", "vision.infrared", "vision.pose", "snn", "robust")
+BUILT_IN = (
+    "vision.engine.optim",
+    "vision.deploy.step",
+    "vision.classification",
+    "vision.infrared",
+    "vision.pose",
+    "snn",
+    "robust",
+)
 """Modules whose import registers what the package ships."""
 
 GIVEN: dict[str, tuple[str, ...]] = {
