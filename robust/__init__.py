@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from robust.data_quality import StabilityTracker, merge_ranks, select_friendly, select_problematic
     from robust.evaluation import judge, sweep
     from robust.judging import RobustEvaluation
+    from robust.loading import load
     from robust.masking import check_gradients
     from robust.stability_rank import StabilityRank
     from robust.threat import ThreatModel
@@ -39,6 +40,7 @@ lazily(
         "robust.data_quality": ("StabilityTracker", "merge_ranks", "select_friendly", "select_problematic"),
         "robust.evaluation": ("judge", "sweep"),
         "robust.judging": ("RobustEvaluation",),
+        "robust.loading": ("load",),
         "robust.masking": ("check_gradients",),
         "robust.stability_rank": ("StabilityRank",),
         "robust.threat": ("ThreatModel",),
@@ -66,6 +68,7 @@ __all__ = [
     "corruption_accuracy",
     "fgsm",
     "judge",
+    "load",
     "margin",
     "merge_ranks",
     "pgd",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from robust.adversarial import Attack
@@ -9,6 +10,9 @@ from robust.threat import ThreatModel
 from vision.engine.evaluation import png
 from vision.engine.prediction import Picture
 from vision.report.figures import TRUTH, WRONG, banner, enlarge
+
+Pixels = NDArray[np.float32]
+"""Shape ``[C, H, W]``, in [0, 1]."""
 
 
 def magnified(
@@ -28,21 +32,39 @@ def magnified(
     attacked = Attack(steps=20, start="zero").run(network, images, labels, threat)
     with torch.no_grad():
         said = [network(x).argmax(1).tolist() for x in (images, attacked)]
-    found = {}
-    for i, (clean, after) in enumerate(zip(images, attacked, strict=True)):
-        change = after - clean
-        scale = float(change.abs().max()) or 1.0
-        truth = int(labels[i])
-        panels = [
-            _told(clean, classes[said[0][i]], said[0][i] == truth),
-            _told(0.5 + 0.5 * change / scale, f"x {0.5 / scale:.0f}", None),
-            _told(after, classes[said[1][i]], said[1][i] == truth),
-        ]
-        found[f"attack-{i:02d}-{classes[truth]}"] = png(np.concatenate(panels, axis=1))
-    return found
+    names = [classes[int(label)] for label in labels]
+    clean, after = images.cpu().numpy(), attacked.cpu().numpy()
+    return {
+        f"attack-{i:02d}-{names[i]}": png(
+            panels(clean[i], after[i], (classes[said[0][i]], classes[said[1][i]]), names[i])
+        )
+        for i in range(len(names))
+    }
 
 
-def _told(image: Tensor, text: str, right: bool | None) -> Picture:
-    pixels = (image[:3].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    picture = enlarge(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, 112)
+def panels(clean: Pixels, attacked: Pixels, said: tuple[str, str], truth: str, side: int = 112) -> Picture:
+    """An image, the change magnified around grey, and the attacked image side by side.
+
+    Args:
+        clean: ``[C, H, W]`` in [0, 1]; one channel is shown grey, of more the first three.
+        attacked: of the same shape.
+        said: the class that the network gives to each.
+        truth: the true class.
+        side: the least of each picture, pixels.
+    """
+    change = attacked - clean
+    scale = float(np.abs(change).max()) or 1.0
+    return np.concatenate(
+        [
+            _told(clean, said[0], said[0] == truth, side),
+            _told(0.5 + 0.5 * change / scale, f"x {0.5 / scale:.0f}", None, side),
+            _told(attacked, said[1], said[1] == truth, side),
+        ],
+        axis=1,
+    )
+
+
+def _told(image: Pixels, text: str, right: bool | None, side: int) -> Picture:
+    pixels = (image[:3].clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    picture = enlarge(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, side)
     return banner(picture, text) if right is None else banner(picture, text, TRUTH if right else WRONG)

@@ -7,6 +7,7 @@ from vision.engine.lazy import lazily
 if TYPE_CHECKING:
     from snn.convert import convert
     from snn.event_data import CIFAR10DVS, NMNIST, DVS128Gesture, EventsNpz
+    from snn.loading import load
     from snn.network import SpikingNetwork
     from snn.networks import NeuronOptions, spiking_lenet5, spiking_mlp, spiking_resnet18, spiking_vgg11
     from snn.neurons import LeakyReadout, SequenceError, STOPLIFNode
@@ -32,6 +33,7 @@ __all__ = [
     "TracedLinear",
     "constrain",
     "convert",
+    "load",
     "set_rule",
     "spiking_lenet5",
     "spiking_mlp",
@@ -46,6 +48,7 @@ lazily(
     {
         "snn.convert": ("convert",),
         "snn.event_data": ("CIFAR10DVS", "NMNIST", "DVS128Gesture", "EventsNpz"),
+        "snn.loading": ("load",),
         "snn.network": ("SpikingNetwork",),
         "snn.networks": ("NeuronOptions", "spiking_lenet5", "spiking_mlp", "spiking_resnet18", "spiking_vgg11"),
         "snn.neurons": ("LeakyReadout", "SequenceError", "STOPLIFNode"),

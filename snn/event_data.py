@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from snn.event_augment import EventAugmentation, event_augmentations
-from snn.events import Events, SplitBy, at_size, checked, read_events, to_frames
+from snn.events import Events, SplitBy, at_size, checked, given_events, to_frames
 from snn.recordings import Recordings, packed
 from vision.classification.data import ClassificationData, Split, stratified
 from vision.classification.images import Indices, first
@@ -117,13 +117,13 @@ class EventData(DataModule):
         frames = to_frames(events, self.frames, *self.sensor, self.split_by, self.duration)
         return torch.from_numpy(frames if self.size is None else at_size(frames, self.size))
 
-    def read(self, path: str) -> Tensor:
-        """Frames of a user's npz file with arrays ``t``, ``x``, ``y`` and ``p``.
+    def read(self, given: Any, name: str) -> Tensor:
+        """Frames of a user's recording: an npz file with arrays ``t``, ``x``, ``y`` and ``p``, or ``Events``.
 
         Raises:
-            DataError: it cannot be read, or does not fit the sensor.
+            DataError: it cannot be read, is no recording, or does not fit the sensor.
         """
-        return self.frames_of(checked(read_events(Path(path)), *self.sensor, path))
+        return self.frames_of(checked(given_events(given, name), *self.sensor, name))
 
     def train(self) -> Dataset[Sample]:
         """Training samples, augmented."""

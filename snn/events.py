@@ -86,6 +86,19 @@ def read_events(path: Path) -> Events:
     return Events(**arrays)
 
 
+def given_events(given: Any, name: str) -> Events:
+    """The events that a user gives: an npz file, as :func:`read_events`, or :class:`Events`; not checked.
+
+    Raises:
+        DataError: something else, or a file that cannot be read.
+    """
+    if isinstance(given, str | Path):
+        return read_events(Path(given))
+    if isinstance(given, Events):
+        return given
+    raise DataError(f"{name}: got {type(given).__name__}, expected an npz file of events, or Events")
+
+
 def to_frames(
     events: Events,
     frames: int,

@@ -2,17 +2,15 @@
 
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snn.events import Events, at_size, checked, event_picture, read_events, to_frames
+from snn.events import at_size, checked, event_picture, given_events, to_frames
 from snn.scores import SpikeScores, scores_of
 from vision.classification.exported import ImageReader
 from vision.classification.pixels import Pixels, as_picture
-from vision.engine.errors import DataError
 from vision.engine.exported import Boxes, ExportedSystem, Given, Run, refuse_boxes
 from vision.engine.prediction import Picture
 
@@ -74,12 +72,7 @@ class _Recordings:
 
     def read(self, given: Given, name: str) -> Frames:
         """Frames of an npz file with arrays ``t``, ``x``, ``y`` and ``p``, or of :class:`~snn.events.Events`."""
-        if isinstance(given, str | Path):
-            events = read_events(Path(given))
-        elif isinstance(given, Events):
-            events = given
-        else:
-            raise DataError(f"{name}: got {type(given).__name__}, expected an npz file of events, or Events")
+        events = given_events(given, name)
         checked(events, self.height, self.width, name)
         frames = to_frames(events, self.steps, self.height, self.width, self.split_by, self.duration)
         return frames if self.size is None else at_size(frames, int(self.size))

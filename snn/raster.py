@@ -18,11 +18,12 @@ WRITTEN = 10
 """Pixels: of letters."""
 
 
-def raster_picture(rasters: Mapping[str, NDArray[np.uint8]]) -> Picture:
+def raster_picture(rasters: Mapping[str, NDArray[np.uint8]], until: int | None = None) -> Picture:
     """The spikes of some neurons of each layer.
 
     Args:
         rasters: by the layer's name, 0 and 1, shape ``[T, K]`` with the same T.
+        until: steps that have passed; later ones are left white. None shows all.
 
     Returns:
         Layers from the top down, the first one first; time from left to right.
@@ -38,14 +39,17 @@ def raster_picture(rasters: Mapping[str, NDArray[np.uint8]]) -> Picture:
     height = rows * cell[0] + GAP * (len(rasters) + 1) + CAPTION
     canvas = Image.new("RGB", (NAMES + max(max(steps) * cell[1], SHORTEST) + GAP, height), PAPER)
     pen, top = ImageDraw.Draw(canvas), GAP
+    shown = max(steps) if until is None else until
     for name, raster in rasters.items():
         block = np.where(raster.T[:, :, None] > 0, np.array(INK), np.array(FAINT)).astype(np.uint8)
+        block[:, shown:] = PAPER
         block = np.kron(block, np.ones((*cell, 1), dtype=np.uint8))
         canvas.paste(Image.fromarray(block), (NAMES, top))
         middle = top + block.shape[0] // 2
         pen.text((NAMES - 6, middle), _short(name), fill=INK, font=font(WRITTEN), anchor="rm")
         top += block.shape[0] + GAP
-    pen.text((NAMES, top), f"{max(steps)} time steps →", fill=GREY, font=font(WRITTEN))
+    count = f"{max(steps)} time steps →" if until is None else f"step {shown} of {max(steps)}"
+    pen.text((NAMES, top), count, fill=GREY, font=font(WRITTEN))
     return np.array(canvas)
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from snn.deployment import Step, forget, graphs
 from snn.encoders import Encoding, direct, poisson, rows
 from snn.event_data import EventData
-from snn.events import event_picture
+from snn.events import Events, event_picture
 from snn.metric import SpikingMetric
 from snn.monitor import Activity, watched
 from snn.network import SpikingNetwork
@@ -25,6 +25,7 @@ from vision.classification.task import Classification, ClassificationMetric
 from vision.engine.data import DataModule, Sample
 from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
+from vision.engine.exported import Given, name_of
 from vision.engine.folding import deployed
 from vision.engine.prediction import Picture
 from vision.engine.registry import register
@@ -267,11 +268,13 @@ class SpikingClassification(Task):
     def truths(self, batch: Batch) -> list[str]:
         return [self.data.classes[int(label)] for label in batch["label"]]
 
-    def read_input(self, path: str) -> Sample:
+    def read_input(self, given: Given | Events, name: str | None = None) -> Sample:
+        name = name or name_of(given)
         if self._images is not None:
-            return self._images.read_input(path)
+            assert not isinstance(given, Events)
+            return self._images.read_input(given, name)
         assert isinstance(self.data, EventData)
-        return {"id": path, "frames": self.data.read(path)}
+        return {"id": name, "frames": self.data.read(given, name)}
 
     def before(self) -> dict[str, Any]:
         """How an image or a recording becomes the network's input, for what runs without PyTorch."""

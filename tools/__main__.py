@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a recipe, or a pipeline of them, into a run folder",
     "eval": "score a run's checkpoint on a split of its data",
     "predict": "draw and write down what a trained network says about images",
+    "demo": "try trained networks on a page in the browser",
     "export": "write a trained network as ONNX or a package of PyTorch, and show that it is equal",
     "convert": "turn released checkpoints of DHRNet, CID and HRNet into ours, and back",
     "report": "turn run folders into one page that can be read in a browser",

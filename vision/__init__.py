@@ -1,10 +1,23 @@
 """Vision models, the shared trainer and everything the other panels of Triptych stand on."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from vision.engine.lazy import lazily
+
+if TYPE_CHECKING:
+    from vision import classification, infrared, pose
+    from vision.engine.registry import list_models
 
 try:
     __version__ = version("triptych")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "classification", "infrared", "list_models", "pose"]
+
+lazily(
+    __name__,
+    {"vision.engine.registry": ("list_models",)},
+    packages=("classification", "infrared", "pose"),
+)

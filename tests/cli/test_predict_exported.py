@@ -34,7 +34,7 @@ def test_people_in_the_boxes_of_a_file(tmp_path: Path, photo: Path) -> None:
     expected = predictor(str(photo), [[*row["bbox"], row.get("score", 1.0)] for row in rows])
     (found,) = json.loads((folder / "predict" / "predictions.json").read_text())
     assert found == {"file": str(photo), **json.loads(json.dumps(expected.to_dict()))}
-    assert json.loads((folder / "predict" / "coco_results.json").read_text()) == expected.results()
+    assert json.loads((folder / "predict" / "coco_results.json").read_text()) == expected.to_coco()
     with Image.open(folder / "predict" / "photo_12.png") as drawn:
         np.testing.assert_array_equal(np.asarray(drawn), expected.draw(predictor.picture(photo)))
 

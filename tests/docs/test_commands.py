@@ -117,7 +117,7 @@ def quick(page: Path) -> list[list[str]]:
     kept = []
     for command in commands(page):
         tool = tool_of(command)
-        if tool is None or command[0] == "torchrun" or OTHERS_RECIPES & set(command):
+        if tool is None or tool[0] == "demo" or command[0] == "torchrun" or OTHERS_RECIPES & set(command):
             continue
         if any("digits" in word for word in tool[1]):
             kept.append([tool[0], *tool[1]])

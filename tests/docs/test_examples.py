@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -12,6 +13,8 @@ from tests.deploy import stubs
 from tests.docs.pages import CHECKOUT, PAGES, blocks
 from vision.engine.checkpoint import save_weights
 from vision.engine.config import load
+from vision.engine.distributed import World
+from vision.engine.train import dry_run
 from vision.infrared import TBCNet
 
 PYTHON = [(page, text) for page in PAGES for text in blocks(page, "python")]
@@ -32,6 +35,10 @@ def test_python_runs(
     weights.parent.mkdir(parents=True)
     save_weights(weights, TBCNet("lite", head_bias=0.0), {})
     stubs.classifier(tmp_path / "runs/digits_cnn/export/onnx-fp32")
+    stubs.KIND["udp_heatmap"](tmp_path / "runs/mamkpd_t_coco_quick/export/onnx-fp32")
+    if 'load("runs/digits_cnn")' in text:
+        small = load("digits_cnn", ["data.limit=64", "task.network.width=8"])
+        dry_run(small, tmp_path / "runs/digits_cnn", False, World(torch.device("cpu")))
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
     if "@register(" in text:
         compile(text, str(page), "exec")  # tests/contract builds a model of one's own; here its name must not stay

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-PACKAGES = ("vision.classification", "vision.infrared", "snn")
+PACKAGES = ("vision.classification", "vision.infrared", "vision.pose", "snn", "robust")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -18,6 +18,12 @@ def test_every_name_is_offered_and_is_what_its_module_has(package: str) -> None:
         assert name in dir(found)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = found.nothing
+
+
+def test_packages_below_are_offered_too() -> None:
+    code = "import sys, vision; assert 'vision.pose' not in sys.modules; vision.pose.load; print('pose' in dir(vision))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_a_module_does_not_hide_a_function_of_its_name() -> None:

@@ -28,7 +28,7 @@ def poses(count: int, seed: int = 0, image_id: int = 7) -> Poses:
 def test_results_are_what_pycocotools_reads(tmp_path: Path) -> None:
     (tmp_path / "truth.json").write_text(json.dumps(document([person(1, 7)], images=1, first=7)))
     said = poses(3)
-    (tmp_path / "results.json").write_text(to_json(said.results()))
+    (tmp_path / "results.json").write_text(to_json(said.to_coco()))
     truth = COCO(str(tmp_path / "truth.json"))
     read = truth.loadRes(str(tmp_path / "results.json")).loadAnns([1, 2, 3])
     assert [row["image_id"] for row in read] == [7, 7, 7]
@@ -54,7 +54,7 @@ def test_parts_are_joined_in_order() -> None:
     parts = [poses(1, seed) for seed in range(3)]
     whole = Poses.joined("a.png", 9, parts, BODY)
     assert (whole.id, whole.image_id) == ("a.png", 9)
-    assert whole.results() == [{**part.results()[0], "image_id": 9} for part in parts]
+    assert whole.to_coco() == [{**part.to_coco()[0], "image_id": 9} for part in parts]
     assert np.array_equal(whole.boxes, np.concatenate([part.boxes for part in parts]))
     assert Poses.joined("a.png", 9, [], BODY).keypoints.shape == (0, 17, 3)
 

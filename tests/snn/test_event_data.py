@@ -70,10 +70,10 @@ def test_a_users_recording_is_read_as_the_sets_are(tmp_path: Path) -> None:
     data = npz_data(many(tmp_path / "set.npz"))
     recording = packed(tmp_path / "set.npz", 6, 5, 3)[0].read(4)
     np.savez(tmp_path / "mine.npz", t=recording.t, x=recording.x, y=recording.y, p=recording.p)
-    assert torch.equal(data.read(str(tmp_path / "mine.npz")), data.frames_of(recording))
+    assert torch.equal(data.read(str(tmp_path / "mine.npz"), "mine.npz"), data.frames_of(recording))
     np.savez(tmp_path / "mine.npz", t=recording.t, x=recording.x + 5, y=recording.y, p=recording.p)
     with pytest.raises(DataError, match=r"mine\.npz: event \d+ has x = \d; expected 0 to 4"):
-        data.read(str(tmp_path / "mine.npz"))
+        data.read(str(tmp_path / "mine.npz"), "mine.npz")
 
 
 @pytest.mark.parametrize(

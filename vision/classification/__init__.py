@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vision.classification.data import ClassificationData, ClassificationDataset
     from vision.classification.digits import Digits, MnistNpz
     from vision.classification.folder import ImageFolder
+    from vision.classification.loading import load
     from vision.classification.networks import MLP, DigitsCNN, Normalised
     from vision.classification.preact_resnet import PreActResNet, preact_resnet, preact_resnet18, wide_resnet
     from vision.classification.timm_network import timm
@@ -31,6 +32,7 @@ __all__ = [
     "cifar_resnet",
     "cifar_resnet8x4",
     "cifar_resnet32x4",
+    "load",
     "load_weights",
     "preact_resnet",
     "preact_resnet18",
@@ -47,6 +49,7 @@ lazily(
         "vision.classification.data": ("ClassificationData", "ClassificationDataset"),
         "vision.classification.digits": ("Digits", "MnistNpz"),
         "vision.classification.folder": ("ImageFolder",),
+        "vision.classification.loading": ("load",),
         "vision.classification.networks": ("MLP", "DigitsCNN", "Normalised"),
         "vision.classification.preact_resnet": ("PreActResNet", "preact_resnet", "preact_resnet18", "wide_resnet"),
         "vision.classification.timm_network": ("timm",),

@@ -1,15 +1,14 @@
 """Classification where the network is an exported file: images in, scores out. Nothing here needs PyTorch."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.classification.pixels import Pixels, as_input, as_picture, brought_to, decoded, pixels_of
+from vision.classification.pixels import Pixels, as_input, as_picture, brought_to, read_pixels
 from vision.classification.scores import Scores, scores_of
-from vision.engine.exported import Boxes, ExportedSystem, Given, Run, as_image, refuse_boxes
+from vision.engine.exported import Boxes, ExportedSystem, Given, Run, refuse_boxes
 from vision.engine.prediction import Picture
 
 
@@ -35,10 +34,7 @@ class ImageReader:
         Raises:
             DataError: not an image of 8 bits.
         """
-        if isinstance(given, str | Path):
-            pixels = decoded(Path(given), name, self.channels)
-        else:
-            pixels = pixels_of(as_image(given, name), name, self.channels)
+        pixels = read_pixels(given, name, self.channels)
         size = self.size
         return pixels if pixels.shape[:2] == (size, size) else brought_to(pixels, size, self.resize)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vision.engine.errors import DataError
+from vision.engine.exported import Given, as_image
 
 Pixels = NDArray[np.uint8]
 """Shape ``[H, W, C]``, C 1 for grey and 3 for RGB."""
@@ -44,6 +45,17 @@ def decoded(source: Path | bytes, name: str, channels: int) -> Pixels:
         raise DataError(
             f"{name}: cannot be decoded ({reason}); replace or remove it, or set data.on_error: skip"
         ) from error
+
+
+def read_pixels(given: Given, name: str, channels: int) -> Pixels:
+    """The pixels of what a user gives: a file, a Pillow image, or uint8 ``[H, W, 3]``.
+
+    Raises:
+        DataError: not an image of 8 bits.
+    """
+    if isinstance(given, str | Path):
+        return decoded(Path(given), name, channels)
+    return pixels_of(as_image(given, name), name, channels)
 
 
 def pixels_of(image: Image.Image, name: str, channels: int) -> Pixels:

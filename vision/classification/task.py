@@ -1,7 +1,6 @@
 """The plain classification task: cross-entropy on images, judged by accuracy, NLL and calibration."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,11 +11,12 @@ from torch import Tensor, nn
 
 from vision.classification import metrics
 from vision.classification.data import ClassificationData
-from vision.classification.pixels import Pixels, as_input, brought_to, decoded
+from vision.classification.pixels import Pixels, as_input, brought_to, read_pixels
 from vision.classification.scores import SHOWN, Scores, scores_of
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
+from vision.engine.exported import Given, name_of
 from vision.engine.folding import deployed, takes_any_size
 from vision.engine.prediction import Picture
 from vision.engine.registry import register
@@ -119,9 +119,17 @@ class Classification(Task):
     def truths(self, batch: Batch) -> list[str]:
         return [self.data.classes[int(label)] for label in batch["label"]]
 
-    def read_input(self, path: str) -> Sample:
-        shown = self._shown(decoded(Path(path), path, self.data.in_channels))
-        return {"id": path, "image": torch.from_numpy(as_input(shown, *self._statistics))}
+    def read_input(self, given: Given, name: str | None = None) -> Sample:
+        name = name or name_of(given)
+        return {"id": name, "image": torch.from_numpy(as_input(self.shown(given, name), *self._statistics))}
+
+    def shown(self, given: Given, name: str) -> Pixels:
+        """A user's image at the size of the data's, uint8 ``[H, W, C]``.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return self._shown(read_pixels(given, name, self.data.in_channels))
 
     def before(self) -> dict[str, Any]:
         """How an image becomes the network's input, for what runs without PyTorch.

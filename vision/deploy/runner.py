@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vision.deploy.description import SIDECAR, Description, Port, parsed, told
+from vision.deploy.predicting import Predicting
 from vision.deploy.session import OnnxSession, Session
-from vision.engine.errors import ConfigError, DataError, ExportedFileError
-from vision.engine.exported import Boxes, ExportedSystem, Given
+from vision.engine.errors import DataError, ExportedFileError
+from vision.engine.exported import Boxes, ExportedSystem, Given, name_of
 from vision.engine.prediction import Picture, Prediction, Regions
 
 ENGINE = ".engine"
@@ -33,7 +33,7 @@ SYSTEMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 among these: nothing else is ever imported for it."""
 
 
-class Predictor:
+class Predictor(Predicting[Any]):
     """An exported network that predicts on images, as its task does in PyTorch.
 
     Args:
@@ -61,41 +61,13 @@ class Predictor:
     ) -> None:
         self.path = Path(path)
         opened = _Opened(self.path, session is None, device, threads)
-        self.description = opened.description
+        self.description, self.after = opened.description, opened.description.after
         self.system = _system_of(self.description, str(self.path))
         self.session = opened.session_of(self.system.graphs) if session is None else session
-
-    def __call__(self, image: Any, boxes: Any = None) -> Any:
-        """The prediction for an image, or a list of predictions for a list of images.
-
-        Args:
-            image: a file, a Pillow image, or pixels, uint8 ``[H, W, 3]``; infrared networks also take gray pixels
-                ``[H, W]``, uint8 or float in [0, 1], and networks of events an npz file or :class:`snn.events.Events`.
-            boxes: of people, for a network that looks at one at a time: left, top, width and height in pixels,
-                ``[P, 4]``, or with a score after them ``[P, 5]``; None takes the whole picture for one. For a list of
-                images one of these for each.
-
-        Raises:
-            DataError: an image that cannot be read, or of a size that the network cannot take; boxes that are none.
-            ConfigError: boxes for a network that looks at whole images.
-        """
-        if not isinstance(image, list | tuple):
-            return self.predict(image, boxes)
-        if boxes is not None and len(boxes) != len(image):
-            raise ConfigError(f"boxes: {len(boxes)} sets for {len(image)} images; give one for each, or None")
-        return [self.predict(each, own) for each, own in zip(image, boxes or [None] * len(image), strict=True)]
 
     def predict(
         self, image: Given, boxes: Boxes | None = None, name: str | None = None, number: int | None = None
     ) -> Prediction:
-        """The prediction for one image.
-
-        Args:
-            image: as of a call.
-            boxes: as of a call.
-            name: the prediction's id; by default the file's path, or ``image``.
-            number: of the image in COCO results; by default the one its file's name ends in, or 0.
-        """
         called = name or name_of(image)
         seen = self.system.read(image, called)
         return self.predict_seen(seen, called, number, boxes)
@@ -105,7 +77,6 @@ class Predictor:
         return self.system.predict(_Run(self, name), seen, name, number, boxes)
 
     def picture(self, image: Given) -> Picture:
-        """The picture that a prediction for ``image`` is drawn on: ``prediction.draw(predictor.picture(image))``."""
         return self.system.picture(self.system.read(image, name_of(image)))
 
 
@@ -133,13 +104,6 @@ class ExportedFiles:
             boxes = [[*box, score] for box, score in regions(picture, name)]
         prediction = self.predictor.predict_seen(seen, name, number, boxes)
         return prediction, prediction.draw(picture)
-
-
-def name_of(image: Any) -> str:
-    """What an image is called: its file's path, or ``image``."""
-    if isinstance(image, str | Path):
-        return str(image)
-    return str(getattr(image, "filename", "") or "image") if isinstance(image, Image.Image) else "image"
 
 
 class _Run:

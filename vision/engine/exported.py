@@ -98,3 +98,40 @@ def as_image(given: Image.Image | NDArray[Any], name: str) -> Image.Image:
     if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3 or 0 in given.shape:
         raise DataError(f"{name}: pixels are {given.dtype} {list(given.shape)}, expected uint8 [H, W, 3]")
     return Image.fromarray(given)
+
+
+def name_of(given: Any) -> str:
+    """What an input is called: its file's path, or ``image``."""
+    if isinstance(given, str | Path):
+        return str(given)
+    return str(getattr(given, "filename", "") or "image") if isinstance(given, Image.Image) else "image"
+
+
+def checked_boxes(boxes: Boxes | None, picture: Picture, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Boxes ``[P, 4]`` and their scores ``[P]``; without any, one box of the whole picture.
+
+    Raises:
+        DataError: another shape, a number that is not finite, or a box without an inside or outside the picture.
+    """
+    height, width = picture.shape[:2]
+    if boxes is None:
+        return np.array([[0.0, 0.0, width, height]]), np.ones(1)
+    try:
+        rows = np.array(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: boxes are not numbers ({error})") from error
+    if not rows.size:
+        return np.zeros((0, 4)), np.zeros(0)
+    if rows.ndim != 2 or rows.shape[1] not in (4, 5):
+        raise DataError(
+            f"{name}: boxes of shape {list(rows.shape)}; expected left, top, width, height [P, 4], and scores [P, 5]"
+        )
+    for position, row in enumerate(rows):
+        left, top, across, down = row[:4]
+        if not np.isfinite(row).all() or across <= 0 or down <= 0:
+            raise DataError(
+                f"{name}: box {position} is {row.tolist()}; expected finite numbers, width and height above 0"
+            )
+        if left >= width or top >= height or left + across <= 0 or top + down <= 0:
+            raise DataError(f"{name}: box {position} is {row.tolist()}, outside the picture of {width} x {height}")
+    return rows[:, :4], rows[:, 4] if rows.shape[1] == 5 else np.ones(len(rows))

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 
-def lazily(package: str, names: Mapping[str, Sequence[str]]) -> None:
+def lazily(package: str, names: Mapping[str, Sequence[str]], packages: Sequence[str] = ()) -> None:
     """Makes a package import what it offers only when that is asked for.
 
     A module of the package may be called as one of the names; importing it does not hide the name.
@@ -15,11 +15,14 @@ def lazily(package: str, names: Mapping[str, Sequence[str]]) -> None:
     Args:
         package: its ``__name__``; called from its ``__init__``.
         names: what is offered, by the module that has it.
+        packages: below it, that are offered too.
     """
     sources = {name: module for module, offered in names.items() for name in offered}
 
     class Lazy(ModuleType):
         def __getattr__(self, name: str) -> Any:
+            if name in packages:
+                return importlib.import_module(f"{package}.{name}")
             if name not in sources:
                 raise AttributeError(f"module {package!r} has no attribute {name!r}")
             value = getattr(importlib.import_module(sources[name]), name)
@@ -32,6 +35,6 @@ def lazily(package: str, names: Mapping[str, Sequence[str]]) -> None:
             super().__setattr__(name, value)
 
         def __dir__(self) -> list[str]:
-            return sorted({*self.__dict__, *sources})
+            return sorted({*self.__dict__, *sources, *packages})
 
     sys.modules[package].__class__ = Lazy

@@ -10,6 +10,7 @@ import torch
 
 from vision.engine.data import Sample
 from vision.engine.evaluation import png, to_device
+from vision.engine.exported import Given
 from vision.engine.files import write_atomically
 from vision.engine.prediction import Picture, Regions
 from vision.engine.task import Task
@@ -47,17 +48,32 @@ class TaskPredictor:
 
     def file(self, path: str, number: int, regions: Regions | None) -> tuple[Any, Picture | None]:
         """The prediction for an image file."""
-        return self._predict(path, number, self.task.read_inputs(path, regions))
+        return _drawn(*self.given(path, path, number, regions))
 
     def frame(self, picture: Picture, name: str, number: int, regions: Regions | None) -> tuple[Any, Picture | None]:
         """The prediction for a frame of a video."""
-        return self._predict(name, number, self.task.frame_inputs(picture, name, number, regions), picture)
+        return _drawn(*self._predict(name, number, self.task.frame_inputs(picture, name, number, regions), picture))
+
+    def given(self, given: Given, name: str, number: int | None, regions: Regions | None) -> tuple[Any, Picture | None]:
+        """The prediction for what a user gives, and the picture to draw it on, if there is one.
+
+        Args:
+            given: a file, a Pillow image or pixels.
+            name: of the prediction.
+            number: of the image in COCO results; None for the one its name ends in, or 0.
+            regions: where the objects of the image are.
+
+        Raises:
+            DataError: it cannot be read.
+            ConfigError: regions for a task that looks at whole images.
+        """
+        return self._predict(name, number, self.task.read_inputs(given, regions, name))
 
     @torch.no_grad()
     def _predict(
-        self, name: str, number: int, samples: list[Sample], picture: Picture | None = None
+        self, name: str, number: int | None, samples: list[Sample], picture: Picture | None = None
     ) -> tuple[Any, Picture | None]:
-        """One prediction for a file's samples, and it drawn."""
+        """One prediction for a file's samples, and what it is drawn on."""
         found: list[Any] = []
         for part in _parts(samples):
             batch = to_device(self.task.collate(part), self.device)
@@ -65,8 +81,11 @@ class TaskPredictor:
             if picture is None:
                 pictures = self.task.pictures(batch)
                 picture = pictures[0] if len(pictures) else None
-        prediction = self.task.together(name, number, found)
-        return prediction, None if picture is None else prediction.draw(picture)
+        return self.task.together(name, number, found), picture
+
+
+def _drawn(prediction: Any, picture: Picture | None) -> tuple[Any, Picture | None]:
+    return prediction, None if picture is None else prediction.draw(picture)
 
 
 def _parts(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
@@ -128,4 +147,5 @@ class FilePredictor:
 
     def _record(self, about: dict[str, Any], prediction: Any) -> None:
         self.predictions.append({**about, **prediction.to_dict()})
-        self.results += prediction.results()
+        if prediction.in_coco:
+            self.results += prediction.to_coco()

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vision.engine.errors import UserError
 
 Picture = NDArray[np.uint8]
 """An RGB picture, uint8, shape ``[H, W, 3]``."""
@@ -19,7 +21,12 @@ class Prediction:
 
     Attributes:
         id: the sample's name.
+        in_coco: whether there are rows of a COCO results file.
+        why_not_coco: where there are none, the reason.
     """
+
+    in_coco: ClassVar[bool] = False
+    why_not_coco: ClassVar[str] = "COCO's files hold boxes, masks and joints, and no classes of whole images"
 
     id: str
 
@@ -31,6 +38,10 @@ class Prediction:
         """Plain numbers, strings and lists, as written to ``predictions.jsonl``."""
         return asdict(self)
 
-    def results(self) -> list[dict[str, Any]]:
-        """Rows of a COCO results file; none for what COCO does not score."""
-        return []
+    def to_coco(self) -> list[dict[str, Any]]:
+        """Rows of a COCO results file.
+
+        Raises:
+            UserError: COCO's files do not hold predictions of this kind (``in_coco`` is false).
+        """
+        raise UserError(f"{type(self).__name__} has no COCO results: {self.why_not_coco}; use to_dict()")

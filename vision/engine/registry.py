@@ -174,6 +174,16 @@ def names(pattern: str = "*", kind: str | None = None) -> list[str]:
     return [e.name for e in entries(kind) if fnmatchcase(e.name, pattern)]
 
 
+def list_models(pattern: str = "*") -> list[str]:
+    """Registered networks whose names match a glob, sorted: ``list_models("mamkpd*")``.
+
+    Example:
+        >>> list_models("tbc*")
+        ['tbcnet']
+    """
+    return names(pattern, kind="network")
+
+
 def some(known: Sequence[str], most: int = 8) -> str:
     """The first few of ``known`` as text."""
     listed = ", ".join(known[:most]) or "none is registered"

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from vision.engine.data import DataModule, Sample
 from vision.engine.deployment import Deployment, DeploymentError, Exported, Run
 from vision.engine.errors import ConfigError, DataError, nearest
+from vision.engine.exported import Given, name_of
 from vision.engine.prediction import Picture, Regions
 
 Batch = dict[str, Any]
@@ -226,20 +227,25 @@ class Task(nn.Module, ABC):
         """The samples' true answers in the form ``Prediction.draw`` takes; empty where there are none."""
         return []
 
-    def read_input(self, path: str) -> Sample:
-        """A sample (without a true answer) from a user's file, for ``tools/predict.py``.
-
-        Raises:
-            DataError: the file cannot be read as an input of this task.
-        """
-        raise DataError(f"{path}: the task '{type(self).__name__}' does not predict from files")
-
-    def read_inputs(self, path: str, regions: Regions | None = None) -> list[Sample]:
-        """The samples of a user's file: one, unless a task looks at the objects of an image one by one.
+    def read_input(self, given: Given, name: str | None = None) -> Sample:
+        """A sample (without a true answer) from what a user gives.
 
         Args:
-            path: the file.
+            given: a file, a Pillow image or pixels.
+            name: of the sample; by default the file's path, or ``image``.
+
+        Raises:
+            DataError: it cannot be read as an input of this task.
+        """
+        raise DataError(f"{name or name_of(given)}: the task '{type(self).__name__}' does not predict from files")
+
+    def read_inputs(self, given: Given, regions: Regions | None = None, name: str | None = None) -> list[Sample]:
+        """The samples of what a user gives: one, unless a task looks at the objects of an image one by one.
+
+        Args:
+            given: as of :meth:`read_input`.
             regions: where its objects are; None leaves that to the task.
+            name: as of :meth:`read_input`.
 
         Raises:
             ConfigError: regions for a task that looks at whole images.
@@ -247,7 +253,7 @@ class Task(nn.Module, ABC):
         """
         if regions is not None:
             raise ConfigError(f"the task '{type(self).__name__}' looks at whole images; leave out --boxes")
-        return [self.read_input(path)]
+        return [self.read_input(given, name)]
 
     def frame_inputs(self, frame: Picture, name: str, number: int, regions: Regions | None = None) -> list[Sample]:
         """The samples of one frame of a video, as :meth:`read_inputs` of a file.
@@ -263,12 +269,12 @@ class Task(nn.Module, ABC):
         """
         raise DataError(f"{name}: the task '{type(self).__name__}' does not predict from videos")
 
-    def together(self, name: str, number: int, predictions: list[Any]) -> Any:
+    def together(self, name: str, number: int | None, predictions: list[Any]) -> Any:
         """The predictions for the samples of one file or frame as one; by default there is just one.
 
         Args:
             name: of the file or frame.
-            number: of the image in its results.
+            number: of the image in its results; None for the one its name ends in, or 0.
             predictions: for the samples of :meth:`read_inputs`, in order; empty where there were none.
         """
         return predictions[0]

@@ -202,7 +202,7 @@ def load_run(folder: Path, checkpoint: str, overrides: list[str]) -> tuple[Confi
     """The task of a finished run with its weights.
 
     Args:
-        folder: a run folder, or a pipeline's: then that of its last stage.
+        folder: a run folder, or a pipeline's: then that of its last stage that trained something.
         checkpoint: ``best``, ``last`` or a file.
         overrides: ``a.b=c`` changes to the run's configuration, such as another ``data.root``.
 
@@ -220,15 +220,16 @@ def load_run(folder: Path, checkpoint: str, overrides: list[str]) -> tuple[Confi
 
 
 def single_run(folder: Path) -> Path:
-    """The run folder that ``folder`` means: itself, or the last stage of the pipeline it holds.
+    """The run folder that ``folder`` means: itself, or the last stage of the pipeline it holds that trained something.
 
     Raises:
         ConfigError: it is neither.
     """
     if (folder / "summary.json").exists():
-        stages = read_json(folder / "summary.json").get("stages", [])
-        if stages:
-            return single_run(folder / stages[-1]["name"])
+        for stage in reversed(read_json(folder / "summary.json").get("stages", [])):
+            below = folder / stage["name"]
+            if (below / "checkpoints").is_dir() or (below / "summary.json").exists():
+                return single_run(below)
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: not a run folder (it has no config.yaml); expected one that tools/train.py made")
     return folder

@@ -7,6 +7,7 @@ from vision.engine.lazy import lazily
 if TYPE_CHECKING:
     from vision.infrared.data import InfraredCrops, InfraredImages, InputTransform
     from vision.infrared.detection import Detection, detect
+    from vision.infrared.loading import load
     from vision.infrared.losses import TBCLoss
     from vision.infrared.reading import IRSTFolder, read_infrared
     from vision.infrared.synthesis import SynthTargets
@@ -24,6 +25,7 @@ __all__ = [
     "TBCNet",
     "detect",
     "freeze",
+    "load",
     "normalise",
     "read_infrared",
 ]
@@ -33,6 +35,7 @@ lazily(
     {
         "vision.infrared.data": ("InfraredCrops", "InfraredImages", "InputTransform"),
         "vision.infrared.detection": ("Detection", "detect"),
+        "vision.infrared.loading": ("load",),
         "vision.infrared.losses": ("TBCLoss",),
         "vision.infrared.reading": ("IRSTFolder", "read_infrared"),
         "vision.infrared.synthesis": ("SynthTargets",),

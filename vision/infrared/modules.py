@@ -12,15 +12,16 @@ from torch.utils.data import Dataset
 
 from vision.engine.data import DataModule, Sample
 from vision.engine.errors import ConfigError, DataError
+from vision.engine.exported import Given
 from vision.engine.registry import register
 from vision.infrared.backgrounds import procedural_background
 from vision.infrared.data import SMALLEST_SCENE, Image, InfraredCrops, InfraredImages, InputTransform
+from vision.infrared.exported import read_gray
 from vision.infrared.reading import (
     InfraredSample,
     IRSTFolder,
     as_float,
     read_backgrounds,
-    read_infrared,
     validation_split,
 )
 from vision.infrared.synthesis import SynthTargets, cut_targets, scm_scene
@@ -71,13 +72,13 @@ class InfraredData(DataModule):
         """From an image in [0, 1] to what the network takes."""
         return InputTransform(self.normalise, self.mean, self.std, self.high_pass)
 
-    def read(self, path: str) -> Image:
-        """A user's file as this data's own images are read: float32, shape ``[H, W]``, in [0, 1].
+    def read(self, given: Given, name: str) -> Image:
+        """What a user gives, as this data's own images are read: float32, shape ``[H, W]``, in [0, 1].
 
         Raises:
-            DataError: as :func:`~vision.infrared.reading.read_infrared`.
+            DataError: as :func:`~vision.infrared.exported.read_gray`.
         """
-        return read_infrared(path)
+        return read_gray(given, name)
 
     @property
     def in_channels(self) -> int:
@@ -118,8 +119,8 @@ class InfraredFolder(InfraredData):
     on_error: Literal["stop", "skip"] = "stop"
     bits: Annotated[int, Gt(0), Le(32)] | None = None
 
-    def read(self, path: str) -> Image:
-        return read_infrared(path, self.bits)
+    def read(self, given: Given, name: str) -> Image:
+        return read_gray(given, name, self.bits)
 
     def train(self) -> Dataset[Sample]:
         """Crops of the training split without what is held out."""

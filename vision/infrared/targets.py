@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,10 @@ class Targets(Prediction):
         threshold: that detections lie above.
     """
 
+    why_not_coco: ClassVar[str] = (
+        "a target is found by its centre, and boxes of a few pixels would hardly ever overlap as COCO's scores ask"
+    )
+
     detections: list[Detection]
     probability: NDArray[np.float32] = field(repr=False)
     threshold: float = 0.5
@@ -43,8 +47,9 @@ class Targets(Prediction):
         if truth is not None:
             drawn = outline(drawn, np.kron(truth, np.ones((scale, scale), dtype=bool)), TRUTH)
         drawn = circles(drawn, centres, FOUND, [d.score for d in self.detections], radius=10.0 + scale)
+        found = "found" if truth is None else "found (orange), true (green)"
         extracted = enlarge(to_picture(self.probability), 240)
-        return side_by_side([drawn, extracted], ["found (orange), true (green)", "extracted target image"])
+        return side_by_side([drawn, extracted], [found, "extracted target image"])
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.id, "threshold": self.threshold, "detections": [asdict(d) for d in self.detections]}

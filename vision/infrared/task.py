@@ -15,19 +15,20 @@ from torch import Tensor, nn
 from vision.engine.checkpoint import load_weights
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
-from vision.engine.errors import ConfigError, DataError
+from vision.engine.errors import ConfigError
+from vision.engine.exported import Given, name_of
 from vision.engine.folding import deployed
 from vision.engine.prediction import Picture
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.infrared.clutter import ClutterRecord, clutter_record, clutter_summary
 from vision.infrared.detection import detect
+from vision.infrared.exported import read_gray
 from vision.infrared.losses import PRESETS, Region, TBCLoss, Weights
 from vision.infrared.metrics import MatchRecord, match_targets, score, score_by
 from vision.infrared.modules import InfraredData, ScmScenes
-from vision.infrared.reading import read_infrared
 from vision.infrared.roc import CurveRecord, curve_record, roc
-from vision.infrared.targets import SMALLEST_SIDE, Count, Targets, counts_of, too_small, visible
+from vision.infrared.targets import SMALLEST_SIDE, Count, Targets, counts_of, visible
 from vision.infrared.tbcnet import SCM, freeze
 from vision.report.figures import enlarge, to_picture
 
@@ -204,11 +205,10 @@ class InfraredTargets(Task):
     def truths(self, batch: Batch) -> list[NDArray[np.bool_]]:
         return [mask.cpu().numpy() for mask in batch["mask"]]
 
-    def read_input(self, path: str) -> Sample:
-        raw = self.data.read(path)
-        if min(raw.shape) < SMALLEST_SIDE:
-            raise DataError(too_small(path, raw.shape))
-        return {"id": path, "image": self.data.transform(raw), "raw": torch.from_numpy(raw)}
+    def read_input(self, given: Given, name: str | None = None) -> Sample:
+        name = name or name_of(given)
+        raw = self.data.read(given, name)
+        return {"id": name, "image": self.data.transform(raw), "raw": torch.from_numpy(raw)}
 
     def before(self) -> dict[str, Any]:
         """How a gray image becomes the network's input, for what runs without PyTorch."""
@@ -300,12 +300,10 @@ class TargetCounting(Task):
     def pictures(self, batch: Batch) -> list[Picture]:
         return [enlarge(to_picture(image.cpu().numpy()), 128) for image in batch["image"]]
 
-    def read_input(self, path: str) -> Sample:
+    def read_input(self, given: Given, name: str | None = None) -> Sample:
         """A target image: gray values, 0 where there is no target."""
-        raw = read_infrared(path)
-        if min(raw.shape) < SMALLEST_SIDE:
-            raise DataError(too_small(path, raw.shape))
-        return {"id": path, "image": torch.from_numpy(raw)[None]}
+        name = name or name_of(given)
+        return {"id": name, "image": torch.from_numpy(read_gray(given, name))[None]}
 
     def before(self) -> dict[str, Any]:
         """How a target image becomes the network's input, for what runs without PyTorch."""

@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.engine.errors import DataError
-from vision.engine.exported import Boxes, ExportedSystem, Given, Run, as_image, refuse_boxes
+from vision.engine.exported import Boxes, ExportedSystem, Given, Run, as_image, checked_boxes, refuse_boxes
 from vision.engine.prediction import Picture
 from vision.pose.crops import as_input, crop_matrix, inverse, mapped, region, to_image, upright
 from vision.pose.decoding import (
@@ -107,7 +106,7 @@ class ExportedTopDown(ExportedSystem):
 
     def predict(self, run: Run, seen: Picture, name: str, number: int | None, boxes: Boxes | None) -> Poses:
         """The poses in ``boxes``; without boxes one person fills the picture."""
-        places, scores = _checked(boxes, seen, name)
+        places, scores = checked_boxes(boxes, seen, name)
         number = number_of(name) if number is None else number
         parts = []
         for first in range(0, len(places), MOST):
@@ -131,36 +130,6 @@ class ExportedTopDown(ExportedSystem):
         box_scores = scores.astype(np.float32)
         found = rescored(box_scores, sure).astype(np.float32)
         return Poses(name, number, keypoints, found, boxes.astype(np.float32), box_scores, self.skeleton)
-
-
-def _checked(boxes: Boxes | None, picture: Picture, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes ``[P, 4]`` and their scores ``[P]``.
-
-    Raises:
-        DataError: another shape, a number that is not finite, or a box without an inside or outside the picture.
-    """
-    height, width = picture.shape[:2]
-    if boxes is None:
-        return np.array([[0.0, 0.0, width, height]]), np.ones(1)
-    try:
-        rows = np.array(boxes, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: boxes are not numbers ({error})") from error
-    if not rows.size:
-        return np.zeros((0, 4)), np.zeros(0)
-    if rows.ndim != 2 or rows.shape[1] not in (4, 5):
-        raise DataError(
-            f"{name}: boxes of shape {list(rows.shape)}; expected left, top, width, height [P, 4], and scores [P, 5]"
-        )
-    for position, row in enumerate(rows):
-        left, top, across, down = row[:4]
-        if not np.isfinite(row).all() or across <= 0 or down <= 0:
-            raise DataError(
-                f"{name}: box {position} is {row.tolist()}; expected finite numbers, width and height above 0"
-            )
-        if left >= width or top >= height or left + across <= 0 or top + down <= 0:
-            raise DataError(f"{name}: box {position} is {row.tolist()}, outside the picture of {width} x {height}")
-    return rows[:, :4], rows[:, 4] if rows.shape[1] == 5 else np.ones(len(rows))
 
 
 class ExportedSingleStage(ExportedSystem):

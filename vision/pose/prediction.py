@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class Poses(Prediction):
         box_scores: of each box, float32, ``[P]``; ``[0]`` where there are none.
         skeleton: whose joints they are.
     """
+
+    in_coco: ClassVar[bool] = True
 
     image_id: int
     keypoints: NDArray[np.float32]
@@ -105,7 +107,7 @@ class Poses(Prediction):
             return [*seen.min(0).tolist(), *np.ptp(seen, axis=0).tolist()]
         return [0.0, 0.0, float(image.shape[1]), float(image.shape[0])]
 
-    def results(self) -> list[dict[str, Any]]:
+    def to_coco(self) -> list[dict[str, Any]]:
         """Rows of a COCO results file, one a person.
 
         Without boxes: COCO's evaluation would take a result's size from its box, where a published one has none.
@@ -121,7 +123,7 @@ class Poses(Prediction):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        people = [{key: row[key] for key in ("keypoints", "score")} for row in self.results()]
+        people = [{key: row[key] for key in ("keypoints", "score")} for row in self.to_coco()]
         for position, (box, score) in enumerate(zip(self.boxes, self.box_scores, strict=True)):
             people[position]["box"] = [round(float(v), 3) for v in box]
             people[position]["box_score"] = round(float(score), 6)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, Run
 from vision.engine.errors import ConfigError
+from vision.engine.exported import Given, name_of
 from vision.engine.folding import deployed
 from vision.engine.prediction import Picture, Regions
 from vision.engine.registry import register
@@ -22,8 +23,9 @@ from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.pose.crops import inverse, mapped
 from vision.pose.data import MEAN, STD
 from vision.pose.dhrnet import DHRNet, People, probability
+from vision.pose.exported import number_of, read_photograph
 from vision.pose.halves import ExportedDHRNet, graphs
-from vision.pose.images import number_in, read_rgb
+from vision.pose.images import read_rgb
 from vision.pose.losses_single_stage import contrast_loss, focal_loss
 from vision.pose.metrics import PoseMetric
 from vision.pose.oks import extent, oks_nms
@@ -234,8 +236,9 @@ class SingleStagePose(Task):
         """The labelled people of each image, ``[P, K, 3]``, pixels of the image."""
         return [joints.cpu().numpy() for joints in batch["keypoints"]] if "keypoints" in batch else []
 
-    def read_input(self, path: str) -> Sample:
-        return self._sample(read_rgb(path, "upright"), path)
+    def read_input(self, given: Given, name: str | None = None) -> Sample:
+        name = name or name_of(given)
+        return self._sample(read_photograph(given, name), name)
 
     def frame_inputs(self, frame: Picture, name: str, number: int, regions: Regions | None = None) -> list[Sample]:
         if regions is not None:
@@ -243,11 +246,11 @@ class SingleStagePose(Task):
         return [self._sample(frame, name)]
 
     def _sample(self, picture: Picture, name: str) -> Sample:
-        return {**self.data.sample_of(picture, name, number_in(name) or 0), "picture": picture}
+        return {**self.data.sample_of(picture, name, number_of(name)), "picture": picture}
 
-    def together(self, name: str, number: int, predictions: list[Any]) -> Poses:
+    def together(self, name: str, number: int | None, predictions: list[Any]) -> Poses:
         found: Poses = predictions[0]
-        return Poses.joined(name, number, [found], self.skeleton)
+        return Poses.joined(name, number_of(name) if number is None else number, [found], self.skeleton)
 
     def before(self) -> dict[str, Any]:
         """How an image becomes the network's input, for what runs without PyTorch."""

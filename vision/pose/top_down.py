@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 from vision.engine.data import Sample
 from vision.engine.deployment import Deployment, images_graph
 from vision.engine.errors import ConfigError
+from vision.engine.exported import Given, name_of
 from vision.engine.folding import deployed
 from vision.engine.prediction import Picture, Regions
 from vision.engine.recipe import Block
@@ -21,7 +22,8 @@ from vision.engine.task import Batch, Losses, Metric, StepContext, Task
 from vision.pose.codecs import Codec
 from vision.pose.crops import crop_matrix, region, to_image
 from vision.pose.data import MEAN, STD, TopDownCrops, TopDownData, annotated, as_input
-from vision.pose.images import number_in, read_rgb
+from vision.pose.exported import number_of, read_photograph
+from vision.pose.images import read_rgb
 from vision.pose.metrics import PoseMetric
 from vision.pose.network import parameter_groups
 from vision.pose.oks import rescored
@@ -138,12 +140,9 @@ class TopDown(Task):
         return parameter_groups(self.network)
 
     def pictures(self, batch: Batch) -> Sequence[Picture]:
-        upright = "upright" in batch
-
-        def read(index: int) -> Picture:
-            return read_rgb(batch["file"][index], "upright" if upright else self.data.orientation)
-
-        return OnDemand(read, len(batch["file"]))
+        if "picture" in batch:
+            return list(batch["picture"])
+        return OnDemand(lambda index: read_rgb(batch["file"][index], self.data.orientation), len(batch["file"]))
 
     def truths(self, batch: Batch) -> list[NDArray[np.float32]]:
         """The labelled joints of each sample, ``[1, K, 3]``, pixels of the image; all 0 in a detector's box."""
@@ -153,12 +152,13 @@ class TopDown(Task):
         joints = torch.cat([placed, batch["visible"][..., None]], dim=-1).float().cpu().numpy()
         return [joints[i : i + 1] for i in range(len(joints))]
 
-    def read_input(self, path: str) -> Sample:
-        return self.read_inputs(path)[0]
+    def read_input(self, given: Given, name: str | None = None) -> Sample:
+        return self.read_inputs(given, None, name)[0]
 
-    def read_inputs(self, path: str, regions: Regions | None = None) -> list[Sample]:
-        """A sample for each box; the image is turned by its EXIF orientation, as a viewer shows it."""
-        return self._samples(read_rgb(path, "upright"), path, regions)
+    def read_inputs(self, given: Given, regions: Regions | None = None, name: str | None = None) -> list[Sample]:
+        """A sample for each box; a file is turned by its EXIF orientation, as a viewer shows it."""
+        name = name or name_of(given)
+        return self._samples(read_photograph(given, name), name, regions)
 
     def frame_inputs(self, frame: Picture, name: str, number: int, regions: Regions | None = None) -> list[Sample]:
         return self._samples(frame, name, regions)
@@ -174,16 +174,15 @@ class TopDown(Task):
                 "image": as_input(warped(picture, crop_matrix(centre, sides, size), size)),
                 "center": torch.from_numpy(centre.astype(np.float32)),
                 "scale": torch.from_numpy(sides.astype(np.float32)),
-                "image_id": number_in(name) or 0,
+                "image_id": number_of(name),
                 "box": torch.tensor(box, dtype=torch.float32),
                 "box_score": score,
-                "file": name,
-                "upright": True,
+                "picture": picture,
             })  # fmt: skip
         return samples
 
-    def together(self, name: str, number: int, predictions: list[Any]) -> Poses:
-        return Poses.joined(name, number, predictions, self.skeleton)
+    def together(self, name: str, number: int | None, predictions: list[Any]) -> Poses:
+        return Poses.joined(name, number_of(name) if number is None else number, predictions, self.skeleton)
 
     def before(self) -> dict[str, Any]:
         """How the person in a box becomes the network's input, for what runs without PyTorch."""

@@ -1,0 +1,366 @@
+"""Try trained networks on a page in the browser: python tools/demo.py [NETWORK...]."""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, wraps
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from robust.loading import Attackable
+from snn.raster import raster_picture
+from snn.scores import SpikeScores
+from vision.classification.scores import Scores
+from vision.deploy.opening import opened
+from vision.deploy.predicting import Predicting
+from vision.deploy.shipped import MODELS, networks_below, place_of, shipped_models
+from vision.engine.command import run_command
+from vision.engine.errors import ConfigError, DataError, UserError
+from vision.engine.prediction import Picture, Prediction
+from vision.report.figures import enlarge
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+MOST, STEPS = 16, 20
+"""Largest eps of the slider in 1/255, and gradient steps at first."""
+AS_PREDICTED = "as predicted"
+TICK = 0.5
+"""Seconds that a time step of a raster is shown for."""
+OFFLINE = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
+    "frame-ancestors 'self'; form-action 'self'"
+)
+"""The page's content security policy: a browser asks no other machine for anything."""
+CSS = """
+footer {display: none !important}
+.gradio-container {max-width: 1200px !important; width: 100% !important; margin: 0 auto !important}
+#drawn img, #raster img {object-fit: contain}
+#raster {border: 0 !important}
+#given img {image-rendering: pixelated; object-fit: contain}
+"""
+
+
+@cache
+def gradio() -> Any:
+    """The library of the page.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import gradio as library
+    except ImportError as error:
+        raise UserError(
+            f"gradio cannot be imported ({error}); the page needs the extra 'demo': "
+            'python -m pip install "triptych[demo]"'
+        ) from error
+    return library
+
+
+@dataclass
+class Shown:
+    """What the page shows of a prediction.
+
+    Attributes:
+        drawn: the picture.
+        numbers: plain JSON.
+        said: a line of text.
+        frames: the raster up to each time step; empty where there are no spikes to show.
+    """
+
+    drawn: Picture
+    numbers: dict[str, Any]
+    said: str
+    frames: list[Picture] = field(default_factory=list)
+
+
+@lru_cache(maxsize=3)
+def network_of(path: str) -> Predicting[Any]:
+    """The network of a run or an exported file, in memory from the second time on; a classifier can be attacked."""
+    network = opened(path)
+    return Attackable(network, path) if network.after.get("type") == "classes" else network
+
+
+def gradients_of(network: Predicting[Any]) -> bool:
+    """Whether a network can be attacked: it names classes, and is no exported file."""
+    return isinstance(network, Attackable) and hasattr(network.network, "task")
+
+
+def classes_of(network: Predicting[Any]) -> list[str]:
+    """The classes that a classifier knows; none of other networks."""
+    return [str(name) for name in network.after.get("classes", [])] if isinstance(network, Attackable) else []
+
+
+def show(path: str, file: str | None, eps: float = 0.0, steps: int = STEPS, label: str = AS_PREDICTED) -> Shown:
+    """What a network says of a user's image, drawn.
+
+    Args:
+        path: of the network.
+        file: the image.
+        eps: radius of an attack in 1/255; 0 for none.
+        steps: gradient steps of it.
+        label: the true class, which the attack leads away from.
+
+    Raises:
+        UserError: no image, one that cannot be read, or an attack on a network without gradients.
+    """
+    if not path:
+        raise ConfigError("choose a network first")
+    if not file:
+        raise DataError("there is no image yet: drop one, or take an example")
+    network, name = network_of(path), Path(file).name
+    if eps > 0:
+        return _attacked(network, file, name, eps, int(steps), None if label == AS_PREDICTED else label)
+    said = network.predict(_image(network, file, name), name=name)
+    frames: list[Picture] = []
+    if isinstance(said, SpikeScores) and said.rasters:
+        count = len(next(iter(said.rasters.values())))
+        frames = [raster_picture(said.rasters, step) for step in range(1, count + 1)]
+    return Shown(_drawn(said, network.picture(file)), said.to_dict(), "", frames)
+
+
+def _drawn(said: Prediction, picture: Picture) -> Picture:
+    """The prediction on the picture; spikes are shown elsewhere."""
+    return Scores.draw(said, enlarge(picture, 320)) if isinstance(said, Scores) else said.draw(picture)
+
+
+def _image(network: Predicting[Any], file: str, name: str) -> str:
+    if network.after.get("type") == "spikes" and getattr(getattr(network, "task", None), "_images", True) is None:
+        raise DataError(f"{name}: this network takes recordings of an event camera; predict with tools/predict.py")
+    return file
+
+
+def _attacked(network: Predicting[Any], file: str, name: str, eps: float, steps: int, label: str | None) -> Shown:
+    if not isinstance(network, Attackable):
+        raise ConfigError("only networks that name classes of images are attacked here")
+    found = network.attacked(file, label, eps / 255, steps, name)
+    pace = "one step of eps" if steps == 1 else f"{steps} steps of eps/4"
+    change = "stays" if found.clean.label == found.scores.label else f"turns into {found.scores.label}"
+    said = f"PGD, linf, eps = {eps:g}/255, {pace}, away from class {found.truth}: {found.clean.label} {change}."
+    return Shown(found.draw(), found.to_dict(), said)
+
+
+def example(path: str, number: int) -> tuple[Picture, str | None]:
+    """An image to try, and its class where that is known: of a run's own test data, of an exported file a photograph.
+
+    Raises:
+        UserError: there is none.
+    """
+    network = network_of(path)
+    task = getattr(network.network if isinstance(network, Attackable) else network, "task", None)
+    if task is None:
+        if "skeleton" not in network.after:
+            raise DataError("an exported file brings no images; drop one")
+        files = sorted((MODELS.parent / "samples/people/images").glob("*.jpg"))
+        return network.picture(files[number % len(files)]), None
+    data = task.test_data() or task.val_data()
+    batch = task.collate([data[number * 7 % len(data)]])  # neighbours are often alike
+    truths = task.truths(batch) if classes_of(network) else []
+    return np.asarray(task.pictures(batch)[0]), truths[0] if truths else None
+
+
+def page(networks: dict[str, str]) -> Any:
+    """The page.
+
+    Args:
+        networks: paths by what the page calls them.
+    """
+    gr = gradio()
+    with gr.Blocks(title="Triptych", analytics_enabled=False, delete_cache=(3600, 3600)) as made:
+        gr.Markdown("# Triptych\nChoose a trained network, drop an image, and see what the network says.")
+        number, frames = gr.State(0), gr.State([])
+        with gr.Row():
+            with gr.Column():
+                first = next(iter(networks.values()), None)
+                network = gr.Dropdown(list(networks.items()), value=first, label="Network", elem_id="network")
+                given = gr.Image(
+                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Image", height=300,
+                    buttons=[], elem_id="given",
+                )  # fmt: skip
+                with gr.Row():
+                    predict = gr.Button("Predict", variant="primary", elem_id="predict")
+                    another = gr.Button("Example", elem_id="example")
+                with gr.Group(visible=False) as attack:
+                    eps = gr.Slider(0, MOST, value=0, step=0.5, label="Attack: eps in 1/255 (0: none)", elem_id="eps")
+                    steps = gr.Slider(1, 50, value=STEPS, step=1, label="Gradient steps", elem_id="steps")
+                    label = gr.Dropdown([AS_PREDICTED], value=AS_PREDICTED, label="True class", elem_id="label")
+                without = gr.Markdown("An exported file has no gradients: choose its run to attack it.", visible=False)
+            with gr.Column():
+                drawn = gr.Image(
+                    label="What it says", show_label=False, interactive=False, buttons=[], format="png", elem_id="drawn"
+                )
+                said = gr.Markdown(elem_id="said")
+                with gr.Group(visible=False) as spikes:
+                    raster = gr.Image(
+                        label="Spikes",
+                        show_label=False,
+                        interactive=False,
+                        buttons=[],
+                        format="png",
+                        height=360,
+                        elem_id="raster",
+                    )
+                    step = gr.Slider(1, 2, value=1, step=1, label="Time step", elem_id="step")
+                    play = gr.Button("Play", elem_id="play")
+                numbers = gr.JSON(label="Numbers", open=True, elem_id="numbers")
+        timer = gr.Timer(TICK, active=False)
+
+        def chosen(path: str) -> list[Any]:
+            kind = network_of(path)
+            classes, attackable = classes_of(kind), gradients_of(kind)
+            return [
+                gr.Group(visible=attackable), gr.Slider(value=0),
+                gr.Dropdown([AS_PREDICTED, *classes], value=AS_PREDICTED),
+                gr.Markdown(visible=bool(classes) and not attackable), gr.Group(visible=False), None, "", None, [], 0,
+            ]  # fmt: skip
+
+        def predicted(path: str, file: str | None, radius: float, count: int, name: str) -> list[Any]:
+            found = show(path, file, radius, count, name)
+            last = len(found.frames)
+            return [
+                found.drawn, found.said, found.numbers, found.frames, gr.Group(visible=last > 0),
+                found.frames[0] if last else None, gr.Slider(maximum=max(last, 2), value=1), gr.Timer(active=last > 1),
+            ]  # fmt: skip
+
+        def brought(path: str, count: int, radius: float, taken: int) -> list[Any]:
+            picture, truth = example(path, count)
+            file, name = _as_file(picture, made.GRADIO_CACHE, count), truth or AS_PREDICTED
+            return [file, count + 1, name, *predicted(path, file, radius, taken, name)]
+
+        def nothing() -> list[Any]:
+            return [None, "", None, [], gr.Group(visible=False), None, gr.Slider(), gr.Timer(active=False)]
+
+        def unchanged() -> list[Any]:
+            return [gr.skip()] * 3 + nothing()
+
+        def ticked(now: int, pictures: list[Picture]) -> list[Any]:
+            following = min(int(now) + 1, len(pictures))
+            return [following, pictures[following - 1], gr.Timer(active=following < len(pictures))]
+
+        inputs, own = [network, given, eps, steps, label], {"concurrency_id": "network", "concurrency_limit": 1}
+        outputs = [drawn, said, numbers, frames, spikes, raster, step, timer]
+        of_choice = [attack, eps, label, without, spikes, drawn, said, numbers, frames, number]
+        for event in (made.load, network.change):
+            event(
+                told(chosen, lambda: [gr.skip()] * len(of_choice)), [network], of_choice, show_progress="hidden", **own
+            )
+        predict.click(told(predicted, nothing), inputs, outputs, **own)
+        given.upload(told(predicted, nothing), inputs, outputs, **own)
+        for change in (eps.release, steps.release, label.input):
+            change(told(predicted, nothing), inputs, outputs, trigger_mode="always_last", **own)
+        another.click(told(brought, unchanged), [network, number, eps, steps], [given, number, label, *outputs], **own)
+        step.input(lambda now, pictures: [pictures[int(now) - 1], gr.Timer(active=False)], [step, frames],
+                   [raster, timer], show_progress="hidden")  # fmt: skip
+        play.click(lambda pictures: [1, pictures[0], gr.Timer(active=True)], [frames], [step, raster, timer],
+                   show_progress="hidden")  # fmt: skip
+        timer.tick(ticked, [step, frames], [step, raster, timer], show_progress="hidden")
+    return made
+
+
+def _as_file(picture: Picture, folder: str, number: int) -> str:
+    """The picture as a file that the page may show; its pixels as they are."""
+    from PIL import Image
+
+    own = f"{crc32(picture.tobytes()):08x}"  # a browser keeps what it has had under a name
+    path = Path(folder) / "examples" / own / f"example_{number}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+    return str(path)
+
+
+def told(answer: Callable[..., list[Any]], otherwise: Callable[[], list[Any]]) -> Callable[..., list[Any]]:
+    """An answer of the page that tells a user's mistake as a short message on it.
+
+    Args:
+        answer: gives the outputs.
+        otherwise: gives them after a mistake.
+    """
+
+    @wraps(answer)
+    def careful(*arguments: Any) -> list[Any]:
+        try:
+            return answer(*arguments)
+        except UserError as error:
+            gradio().Warning(str(error), duration=10)
+            return otherwise()
+
+    return careful
+
+
+class Offline:
+    """Forbids the browser to ask other machines; around the page's application, as ASGI has it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", OFFLINE.encode())]
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        description="Try trained networks on a page in the browser: poses, targets, classes under attack, spikes.",
+        epilog="example: python tools/demo.py runs/digits_cnn runs/digits_cnn/export/onnx-fp32",
+    )
+    p.add_argument("networks", nargs="*", metavar="NETWORK", help="run folders and exported files or folders to offer")
+    p.add_argument("--runs", default="runs", help="without NETWORK, offer what lies below this folder (default: runs)")
+    p.add_argument("--port", type=int, default=7860, help="of the page (default: 7860)")
+    p.add_argument("--host", default="127.0.0.1", help="the page's address; 0.0.0.0 opens it to the network")
+    return p
+
+
+def offered(given: list[str], folder: Path) -> dict[str, str]:
+    """Paths of networks by what the page calls them.
+
+    Raises:
+        ConfigError: there is none, or one that is given is not there.
+    """
+    if given:
+        return {name: str(place_of(name)) for name in given}
+    found = {path.relative_to(folder).as_posix(): str(path) for path in networks_below(folder)}
+    found |= {f"{name} (ships with the package)": str(path) for name, path in shipped_models().items()}
+    if not found:
+        raise ConfigError(f"{folder}: no trained run and no exported file below it; train one, or name one")
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command until it is interrupted; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    networks = offered(arguments.networks, Path(arguments.runs))
+    gr = gradio()
+    from starlette.middleware import Middleware  # comes with Gradio
+
+    letters = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    try:
+        page(networks).launch(
+            server_name=arguments.host, server_port=arguments.port, share=False, ssr_mode=False, run_history=False,
+            footer_links=[], quiet=True, prevent_thread_lock=True, app_kwargs={"middleware": [Middleware(Offline)]},
+            theme=gr.themes.Default(font=letters, font_mono=["ui-monospace", "Consolas", "monospace"]), css=CSS,
+        )  # fmt: skip
+    except OSError as error:
+        raise ConfigError(f"--port {arguments.port}: cannot be opened ({error}); take another") from error
+    print(f"http://{arguments.host}:{arguments.port}", flush=True)
+    _wait()
+    return 0
+
+
+def _wait() -> None:
+    from threading import Event
+
+    Event().wait()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,39 @@
+"""The networks there are to predict with: below a folder, and those that ship with the package."""
+
+from pathlib import Path
+
+from vision.deploy.description import SIDECAR
+from vision.engine.errors import ConfigError, nearest
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+"""The folder of networks that ship with the package: each a run's folder or an export's."""
+
+
+def shipped_models() -> dict[str, Path]:
+    """The networks that ship with the package, by name; there may be none."""
+    return {path.name: path for path in sorted(MODELS.glob("*")) if path.is_dir()}
+
+
+def place_of(given: str | Path) -> Path:
+    """The path that is there, or else the folder of the network of that name that ships with the package.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path, shipped = Path(given), shipped_models()
+    if path.exists():
+        return path
+    if str(given) in shipped:
+        return shipped[str(given)]
+    known = f"; with the package come {', '.join(shipped)}" if shipped else ""
+    raise ConfigError(
+        f"{given}: no such file or folder; expected a run's folder, a checkpoint in one, or an exported file or folder"
+        f"{known}{nearest(str(given), shipped)}"
+    )
+
+
+def networks_below(folder: Path) -> list[Path]:
+    """The runs with weights and the exports of ONNX below a folder, by path; stages of a pipeline each by itself."""
+    runs = {file.parent.parent for file in folder.rglob("checkpoints/*.safetensors")}
+    exports = {file.parent for file in folder.rglob(SIDECAR) if any(file.parent.glob("*.onnx"))}
+    return sorted({run for run in runs if (run / "config.yaml").is_file()} | exports)
