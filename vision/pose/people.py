@@ -183,7 +183,7 @@ class Detector:
     @torch.no_grad()
     def __call__(self, picture: Picture, name: str) -> list[tuple[Box, float]]:
         device = next(self.network.parameters()).device
-        image = torch.from_numpy(picture).to(device).permute(2, 0, 1).float() / 255
+        image = torch.tensor(picture, device=device).permute(2, 0, 1).float() / 255
         (found,) = self.network([image])
         people = (found["labels"] == PERSON) & (found["scores"] >= self.least)
         boxes, scores = found["boxes"][people].tolist(), found["scores"][people].tolist()
