@@ -234,6 +234,7 @@ def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> li
 
     def look(batch: dict[str, Any]) -> None:
         task.predict_exported(batch, noting)
+        task.drive_exported(batch, noting)
 
     for_batches(task, dataset, look)
     return found
