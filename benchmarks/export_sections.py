@@ -17,12 +17,16 @@ def exports_block(name: str, documents: Documents) -> str:
     refused = [row for row in document["rows"] if not row["passed"]]
     if refused:
         lines += ["Refused:", ""]
-        lines += [f"- `{row['run']}`, {_way(row)}: {_plain(row['said'])}" for row in refused]
+        lines += [f"- {_called(row)}, {_way(row)}: {_plain(row['said'])}" for row in refused]
         lines += [""]
     made = f"`{document['command']}`; {machine(document)}, torch {document['machine'].get('torch', NONE)}"
     return "\n".join(
         [*lines, f"{document['note']} {made}; {day(document['date'])}; commit {short(document['commit'])}."]
     )
+
+
+def _called(row: Row) -> str:
+    return f"`{row['run']}`" + "".join(f", `{each}`" for each in row["overrides"])
 
 
 def _way(row: Row) -> str:
@@ -38,7 +42,7 @@ def _cells(row: Row) -> list[list[str]]:
         for graph in row["graphs"]
     ] or [[NONE] * 4]
     first, *others = graphs
-    return [[f"`{row['run']}`", _way(row), *first, *whole], *(["", "", *graph, "", "", ""] for graph in others)]
+    return [[_called(row), _way(row), *first, *whole], *(["", "", *graph, "", "", ""] for graph in others)]
 
 
 def _share(value: float | None) -> str:

@@ -7,7 +7,7 @@ user sees it: the runner's drawing beside the task's, on real samples.
 import argparse
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,9 @@ def drawings(task: Task, predictor: Predictor, folder: Path, count: int, limit: 
     return {"pictures": len(apart), "differ": float(np.concatenate(apart).mean())}
 
 
-def judged(run: Path, way: str, work: Path, pictures: int, limit: int) -> dict[str, Any]:
+def judged(
+    run: Path, way: str, work: Path, pictures: int, limit: int, overrides: Sequence[str] = ()
+) -> dict[str, Any]:  # fmt: skip
     """The row of one run in one format and precision.
 
     Args:
@@ -107,9 +109,10 @@ def judged(run: Path, way: str, work: Path, pictures: int, limit: int) -> dict[s
         work: where files go.
         pictures: drawn by both.
         limit: samples that are compared.
+        overrides: ``a.b=c`` changes to the run's configuration.
     """
     kind, _, precision = way.partition("-")
-    task, origin, _ = source_of(run, "best", [])
+    task, origin, _ = source_of(run, "best", list(overrides))
     folder, begun, said = work / way, time.process_time(), ""
     try:
         export(task, origin, folder, Options(kind=kind, precision=precision, limit=limit))
@@ -120,7 +123,7 @@ def judged(run: Path, way: str, work: Path, pictures: int, limit: int) -> dict[s
     report = made / "parity.json"
     parity = read_json(report) if report.is_file() else None
     found = {
-        "run": origin.run, "task": origin.task, "network": type(task.network).__name__, "step": origin.step,
+        "run": run.name, "overrides": list(overrides), "task": origin.task, "step": origin.step,
         "format": kind, "precision": precision, "passed": parity is not None and parity["passed"], "said": said,
         "samples": parity["samples"] if parity else None, "seconds": seconds,
         "bytes": sum(f.stat().st_size for f in made.glob("*") if f.suffix in (".onnx", ".pt2")) or None,
@@ -171,7 +174,7 @@ def document_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(description="Export trained runs in every format and precision, and judge the files.")
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of trained runs")
+    p.add_argument("runs", nargs="+", metavar="RUN [a.b=c ...]", help="folders of runs, each with its own overrides")
     p.add_argument("--way", action="append", choices=WAYS, help="again for others (default: all)")
     p.add_argument("--pictures", type=int, default=8, help="drawn by both (default: %(default)s)")
     p.add_argument("--limit", type=int, default=64, help="samples that are compared (default: %(default)s)")
@@ -180,20 +183,38 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def asked(words: Sequence[str]) -> list[tuple[Path, list[str]]]:
+    """Runs, each with the overrides that follow it.
+
+    Raises:
+        ConfigError: no such folder.
+
+    Example:
+        >>> asked([".", "data.limit=3"])
+        [(PosixPath('.'), ['data.limit=3'])]
+    """
+    found: list[tuple[Path, list[str]]] = []
+    for word in words:
+        if "=" in word and found:
+            found[-1][1].append(word)
+        elif Path(word).is_dir():
+            found.append((Path(word), []))
+        else:
+            raise ConfigError(f"{word}: no such folder; expected the folder of a run")
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    missing = [run for run in arguments.runs if not run.is_dir()]
-    if missing:
-        raise ConfigError(f"{missing[0]}: no such folder; expected the folder of a run")
     torch.set_num_threads(1)
     rows = []
-    for run in arguments.runs:
-        work = arguments.work / run.name
+    for run, overrides in asked(arguments.runs):
+        work = arguments.work / "_".join([run.name, *("".join(filter(str.isalnum, each)) for each in overrides)])
         for way in arguments.way or WAYS:
             kept = work / f"{way}.json"
             if not kept.is_file():
-                row = judged(run, way, work, arguments.pictures, arguments.limit)
+                row = judged(run, way, work, arguments.pictures, arguments.limit, overrides)
                 print(to_json(row), flush=True)
                 write_json(kept, row)
             rows.append(read_json(kept))

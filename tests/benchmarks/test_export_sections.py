@@ -15,10 +15,10 @@ from vision.engine.errors import ConfigError
 
 GRAPH = {"graph": "model", "calls": 4, "largest": 2.5e-7, "mean": 1e-8, "cosine": 1 - 2e-8, "by_float64": False}
 KEPT: dict[str, Any] = {
-    "run": "small_net", "task": "classification", "network": "Net", "step": 7, "format": "onnx", "precision": "fp32",
+    "run": "small_net", "overrides": [], "task": "classification", "step": 7, "format": "onnx", "precision": "fp32",
     "passed": True, "said": "", "samples": 64, "seconds": 1.5, "bytes": 100,
     "graphs": [GRAPH, {**GRAPH, "graph": "step"}],
-    "metric": {"name": "accuracy", "before": {"accuracy": 0.98765}, "after": {"accuracy": 0.96}}, "divergence": {},
+    "metric": {"name": "accuracy", "before": {"accuracy": 0.98764}, "after": {"accuracy": 0.96}}, "divergence": {},
     "drawn": {"pictures": 8, "differ": 0.0},
 }  # fmt: skip
 REFUSED = {**KEPT, "precision": "int8", "passed": False, "said": "a | b_c", "drawn": {"pictures": 8, "differ": 0.0123}}

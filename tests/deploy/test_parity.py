@@ -58,6 +58,7 @@ def test_sums_in_another_order_pass_where_float64_shows_that_pytorch_rounds_as_m
     graph = found.graphs["model"]
     assert graph.outputs["logits"].largest > found.bound.largest * graph.outputs["logits"].scale  # alone it would fail
     assert found.reasons() == []
+    assert "graph 'model': PyTorch's float32 is up to" in found.by_float64()[0]
     told = found.to_dict()["graphs"]["model"]["float64"]["logits"]
     assert 0 < told["file"]["mean"] < 4 * told["torch"]["mean"]
 
@@ -75,6 +76,7 @@ def test_an_error_beyond_that_rounding_is_refused(wrong: str) -> None:
 
     found = parity_of(steep(3e4), exported)
     assert "times PyTorch's own" in found.reasons()[0]
+    assert found.by_float64() == []
 
 
 def test_nothing_is_believed_of_a_network_that_float32_does_not_give() -> None:

@@ -96,6 +96,8 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
     write_json(rejected / "parity.json", parity.to_dict())
     if reasons:
         raise DeploymentError(_refusal(reasons, parity, rejected))
+    for told in parity.by_float64():
+        log.warning("%s: the network amplifies rounding: %s", folder.name, told)
     if options.kind in KINDS:
         _add_engines(deployment, origin, rejected, options)
     _take_place(rejected, folder)

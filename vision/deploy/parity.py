@@ -136,6 +136,18 @@ class Parity:
             )
         return found
 
+    def by_float64(self) -> list[str]:
+        """The graphs that are beyond their bounds and no further from float64 than PyTorch is, in words."""
+        found = []
+        for name, graph in self.graphs.items():
+            if graph.rounding and not graph.broken(self.bound):
+                ours, files = (max(getattr(r, who).share for r in graph.rounding.values()) for who in ("torch", "file"))
+                found.append(
+                    f"graph '{name}': PyTorch's float32 is up to {ours:.1e} of the largest value from float64, the "
+                    f"file {files:.1e}"
+                )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """The content of ``parity.json``; see :data:`vision.deploy.schemas.PARITY`."""
         reasons = self.reasons()
@@ -225,8 +237,9 @@ def compare(
             graphs[graph.name].add(_arrays(graph.example), _arrays(outputs), _arrays(found))
     primary = task.exported_metric(dataset).primary
     parity = Parity(precision, split, size_of(dataset, split), graphs, primary, before, after, resized=resized)
-    if precision == "fp32" and any(graph.broken(parity.bound) for graph in graphs.values()):
-        _beside_float64(task, dataset, reference, deployment, exported, graphs)
+    beyond = {name: graph for name, graph in graphs.items() if graph.broken(parity.bound) and not graph.wrong}
+    if precision == "fp32" and beyond:
+        _beside_float64(task, dataset, reference, deployment, exported, beyond)
     return parity
 
 
@@ -238,25 +251,33 @@ def _beside_float64(
     exported: Run,
     graphs: Mapping[str, GraphParity],
 ) -> None:
-    """Runs every sample once more, and notes how far PyTorch and the files are from float64."""
+    """Runs every sample once more, and notes how far PyTorch and the files of these graphs are from float64."""
     trusted, exact = modules_of(reference), doubled(reference)
     for graph in graphs.values():
-        graph.rounding = {name: Rounding() for name in graph.outputs} if not graph.wrong else {}
+        graph.rounding = {name: Rounding() for name in graph.outputs}
 
     def three(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
-        shown = fitted(deployment[name], inputs)
-        found = (_arrays(run(name, *shown)) for run in (exact, trusted, exported))
-        for rounding, one, ours, file in zip(graphs[name].rounding.values(), *found, strict=False):
-            rounding.add(one, ours, file)
+        if name in graphs:
+            shown = fitted(deployment[name], inputs)
+            found = (_arrays(run(name, *shown)) for run in (exact, trusted, exported))
+            for output, each in zip(reference[name].outputs, zip(*found, strict=True), strict=True):
+                graphs[name].rounding[output].add(*each)
         return trusted(name, *inputs)
 
     def look(batch: dict[str, Any]) -> None:
         task.predict_exported(batch, three)
-        for name, ours in task.drive_exported(batch, trusted).items():
-            files, one = (task.drive_exported(batch, run)[name] for run in (exported, exact))
-            graphs[name].rounding.setdefault(DRIVEN, Rounding()).add(*_arrays((one, ours, files)))
+        for name, ours in task.drive_exported(batch, three).items():
+            if name in graphs:
+                one, files = (task.drive_exported(batch, run)[name] for run in (exact, exported))
+                graphs[name].rounding.setdefault(DRIVEN, Rounding()).add(*_arrays((one, ours, files)))
 
     for_batches(task, dataset, look)
+    for name, graph in graphs.items():
+        if not graph.calls:
+            example = deployment[name].example
+            found = (_arrays(run(name, *example)) for run in (exact, trusted, exported))
+            for rounding, each in zip(graph.rounding.values(), zip(*found, strict=True), strict=True):
+                rounding.add(*each)
 
 
 def judged(task: Task, dataset: "Dataset[Sample]", run: Run) -> dict[str, float]:
