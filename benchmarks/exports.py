@@ -64,7 +64,8 @@ def shown(task: Task, count: int, limit: int) -> Iterator[Shown]:
         sample = dataset[place]
         name = str(sample["id"])
         if recordings is not None:
-            given: Any = recordings()[0].read(place)
+            pool = recordings()[0]
+            given: Any = pool.read(pool.ids.index(name))
         elif "file" in sample:
             given = str(sample["file"])
         else:

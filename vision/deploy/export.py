@@ -76,6 +76,8 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
     """
     _require_known(options)
     task = task.cpu().eval()
+    if options.precision == "int8":  # before the work, not after it
+        require_enough(size_of(_calibration(task, options), "train"))
     deployment, reference = task.deployment(), task.deployment(folded=False)
     if options.size is not None:
         deployment = at_size(deployment, options.size)
@@ -114,8 +116,6 @@ def _require_known(options: Options) -> None:
         raise DeploymentError(f"--precision {options.precision}: packages of PyTorch are exported in fp32 only")
     if options.scan_form == "node" and options.precision != "fp32":
         raise DeploymentError("--scan-form node: nodes that others implement are exported in fp32 only")
-    if options.precision == "int8":
-        require_enough(options.calibration)
 
 
 def _refusal(reasons: list[str], parity: Parity, where: Path) -> str:
@@ -215,12 +215,14 @@ def _converted(task: Task, deployment: Deployment, plain: dict[str, Any], option
     if options.precision == "fp16":
         return {name: in_half(model) for name, model in plain.items()}
     if options.precision == "int8":
-        dataset = _first(task.calibration_data(), options.calibration, "train")
-        count = size_of(dataset, "train")
-        require_enough(count)
-        feeds = _feeds(task, dataset, deployment)
+        dataset = _calibration(task, options)
+        count, feeds = size_of(dataset, "train"), _feeds(task, dataset, deployment)
         return {name: in_int8(model, _only(feeds, deployment[name]), count) for name, model in plain.items()}
     return plain
+
+
+def _calibration(task: Task, options: Options) -> "Dataset[Sample]":
+    return _first(task.calibration_data(), options.calibration, "train")
 
 
 def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> list[tuple[str, Feeds]]:

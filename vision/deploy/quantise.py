@@ -78,7 +78,8 @@ def require_enough(count: int) -> None:
     if count < FEWEST:
         raise DeploymentError(
             f"int8 needs at least {FEWEST} training samples to find the ranges of activations by, got {count}: with n "
-            "samples a new one exceeds a range with probability 1/(n+1); raise --calibration or data.limit"
+            "samples a new one exceeds a range with probability 1/(n+1); raise --calibration, or give the data more of "
+            "them (data.limit, say)"
         )
 
 
