@@ -118,7 +118,7 @@ def judged(
     try:
         export(task, origin, folder, Options(kind=kind, precision=precision, limit=limit))
     except DeploymentError as error:
-        said = str(error).replace(str(work), "")
+        said = str(error).replace(f"{work}/{way}", "NAME")
     seconds = round(time.process_time() - begun, 1)
     made = folder.with_name(f"{folder.name}.rejected") if said else folder
     report = made / "parity.json"
