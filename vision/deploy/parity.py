@@ -291,10 +291,12 @@ def judged(task: Task, dataset: "Dataset[Sample]", run: Run) -> dict[str, float]
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def for_batches(task: Task, dataset: "Dataset[Sample]", use: Callable[[dict[str, Any]], None]) -> None:
-    """Hands every batch of a data set to ``use``, in eval mode and without gradients."""
+def for_batches(
+    task: Task, dataset: "Dataset[Sample]", use: Callable[[dict[str, Any]], None], at_once: int = AT_ONCE
+) -> None:
+    """Hands every batch of a data set, of ``at_once`` samples, to ``use``, in eval mode and without gradients."""
     size, training = size_of(dataset, "exported"), task.training
-    batches = [list(range(first, min(first + AT_ONCE, size))) for first in range(0, size, AT_ONCE)]
+    batches = [list(range(first, min(first + at_once, size))) for first in range(0, size, at_once)]
     task.eval()
     try:
         with torch.no_grad():
