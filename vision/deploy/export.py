@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 FORMATS = ("onnx", *KINDS, "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATED_AT_ONCE = 4
-"""Samples of a batch whose ranges are noted: every value inside the network is held at the same time, 7 GB of memory for
-MamKPD and 16 people."""
+"""Samples of a batch whose ranges are noted: every value inside the network is held at the same time, 7 GB for MamKPD
+and 16 people."""
 SPREAD = 5.0
 """A layer diverges where it differs by this many times less than the outputs may; errors grow from layer to layer."""
 

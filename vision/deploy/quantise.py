@@ -55,7 +55,7 @@ def in_int8(model: Any, feeds: Iterable[Feeds], count: int) -> Any:
 
 
 ADVICE = ("pre-processing before quantization", "is out-of-range for weight")
-"""What ONNX Runtime says for nothing: the exporter has simplified the model already, and vectors have one range anyway."""
+"""What ONNX Runtime says for nothing: the exporter has simplified the model, and vectors have one range anyway."""
 
 
 @contextmanager
