@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds i
 from benchmarks.collect import read_results
 from benchmarks.distillation_sections import distillation_block
 from benchmarks.engine_sections import engines_block
+from benchmarks.export_sections import exports_block
 from benchmarks.figures import NONE, Documents, parameters, published_for, table
 from benchmarks.infrared_sections import ablation_in_short
 from benchmarks.performance_page import performance_page, speed_in_short, timed_block
@@ -185,6 +186,7 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "ablation": lambda _, documents: ablation_in_short(documents),
     "distillation": distillation_block,
     "engines": engines_block,
+    "exports": exports_block,
     "speed": lambda _, documents: speed_in_short(documents),
     "systems": systems_block,
     "fields": fields_block,
