@@ -10,11 +10,12 @@ import api
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 NAVIGATION = {
-    "Start": ["docs/how_to", "docs/configuration", "docs/trainer"],
+    "Start": ["docs/how_to", "docs/configuration", "docs/trainer", "docs/demo"],
     "Vision": ["docs/classification", "docs/tbcnet", "docs/pose", "docs/dhrnet", "docs/selective_scan"],
     "Spiking networks": ["docs/stop"],
     "Robust learning": ["docs/robust", "docs/robust_methods", "docs/distillation"],
-    "Figures": ["docs/results", "docs/performance"],
+    "Deployment": ["docs/deploy", "docs/benchmark"],
+    "Figures": ["docs/results", "docs/performance", "docs/reliability"],
     "Reference": [f"api/{package}" for package in api.PACKAGES],
     "Project": ["docs/index", "CONTRIBUTING", "CHANGELOG"],
 }

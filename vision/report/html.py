@@ -184,7 +184,7 @@ def _warnings(run: Run) -> list[str]:
 def _facts(run: Run) -> list[str]:
     """A line of small facts under the name."""
     facts = [f"{block} {_type(run.recipe.get(block))}" for block in ("task", "data") if _type(run.recipe.get(block))]
-    if not run.is_step:
+    if run.seed is not None:
         facts.append(f"seed {run.seed}")
     if run.train_seconds is not None:
         facts.append(f"trained {duration(run.train_seconds)}")
@@ -233,9 +233,9 @@ def _group_figures(runs: Sequence[Run]) -> list[Figure]:
         if name is None or primary is None or any(name not in run.results for run in group.runs):
             continue
         values = [run.results[name]["metrics"].get(primary) for run in group.runs]
-        seeds = f"{len(values)} seeds" if len(values) > 1 else f"seed {first.seed}"
+        seeds = f", {len(values)} seeds" if len(values) > 1 else f", seed {first.seed}" if first.seed is not None else ""
         value = plus_minus(values) if len(values) > 1 else number(values[0])
-        figures.append(Figure(group.label, value, f"{primary} on {name}, {seeds}"))
+        figures.append(Figure(group.label, value, f"{primary} on {name}{seeds}"))
     return figures
 
 
