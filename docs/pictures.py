@@ -1,4 +1,4 @@
-"""Draw the pictures of the README: python docs/pictures.py --tbcnet RUN --digits RUN --pose RUN --spikes RUN --attack A B.
+"""Draw the pictures of the pages from trained runs: python docs/pictures.py --tbcnet RUN --pose RUN --spikes RUN ...
 
 Only images that are free to publish are shown: scenes that the package makes itself, scikit-learn's digits, and the
 photographs in vision/samples/people, in the public domain. Which ones is not chosen by how well they went: they are the
@@ -80,13 +80,14 @@ def digits(folder: Path, first: int = 18, columns: int = 9) -> Picture:
     return contact_sheet([picture for picture, _ in judged[:first]] + wrong[:columns], columns=columns)
 
 
-def poses(folder: Path, height: int = 300) -> Picture:
+def poses(folder: Path, height: int = 400) -> Picture:
     """The photographs that ship with the package, with the joints that a single-stage network finds in them."""
     estimate = vision.pose.load(folder)
     shown = []
     for file in sorted(PEOPLE.glob("images/*.jpg")):
         image = Image.fromarray(estimate(file).draw(estimate.picture(file)))
-        shown.append(np.array(image.resize((round(image.width * height / image.height), height), Image.Resampling.LANCZOS)))
+        size = round(image.width * height / image.height), height
+        shown.append(np.array(image.resize(size, Image.Resampling.LANCZOS)))
     return np.concatenate(shown, axis=1)
 
 

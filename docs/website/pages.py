@@ -21,7 +21,7 @@ NAVIGATION = {
 }
 """The side bar. A page that is missing here fails the build."""
 
-LINK = re.compile(r"(!?)(\[[^\]]*\])\(([^)\s]+)\)")
+LINK = re.compile(r"(!?)(\[[^][]*\])\(([^)\s]+)\)")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 SHOWN = {".cff", ".cpp", ".cu", ".cuh", ".h", ".json", ".py", ".sh", ".toml", ".txt", ".yaml"}
 """Suffixes of the files that get a page; a file without suffix, such as LICENSE, gets one too."""

@@ -10,8 +10,8 @@ from vision.engine.checkpoint import save_weights
 from vision.engine.config import from_tree, load
 from vision.engine.pipeline import plan
 from vision.engine.references import references_in
-from vision.engine.registry import build
 from vision.engine.run import RunFolder
+from vision.engine.train import build_task
 
 
 def demo_stage(stage: str, folder: Path) -> Path:
@@ -21,7 +21,7 @@ def demo_stage(stage: str, folder: Path) -> Path:
     config = from_tree(_without_references(config.tree), semantic)
     run = RunFolder.create(folder, config.yaml, config.hash)
     torch.manual_seed(0)
-    save_weights(run.best, build(config.tree["task"]["network"], "network"), {})
+    save_weights(run.best, build_task(config.recipe()).network, {})
     return run.path
 
 

@@ -73,7 +73,7 @@ def test_poses_are_drawn_on_each_photograph(pictures: ModuleType, tmp_path: Path
     assert pictures.main(["--pose", str(demo_stage("dhrnet", tmp_path / "run")), "-o", str(tmp_path)]) == 0
     sizes = [Image.open(file).size for file in sorted(PEOPLE.glob("images/*.jpg"))]
     with Image.open(tmp_path / "poses.jpg") as drawn:
-        assert drawn.size == (sum(round(300 * width / height) for width, height in sizes), 300)
+        assert drawn.size == (sum(round(400 * width / height) for width, height in sizes), 400)
 
 
 def test_spikes_stand_beside_the_digits(pictures: ModuleType, tmp_path: Path) -> None:

@@ -276,13 +276,20 @@ def _family_name(family: list[Run]) -> str:
 
 
 def comparable(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs apart by the figure they are judged by; one not evaluated yet goes with those of its task.
+    """Runs apart by their data and the figure they are judged by; one not evaluated yet goes with those of its task.
 
     Steps of a pipeline, which train nothing, are left out.
     """
     judged_by = {_task(run): _judged_by(run) for run in reversed(runs) if run.results}
     trained = [run for run in runs if not run.is_step]
-    return _by(trained, lambda run: _judged_by(run) or judged_by.get(_task(run)) or _task(run))
+    return _by(trained, lambda run: (data_of(run), _judged_by(run) or judged_by.get(_task(run)) or _task(run)))
+
+
+def data_of(run: Run) -> str:
+    """What a run's data is called: its folder's name where it lies in one, else its type."""
+    data = run.recipe.get("data")
+    data = data if isinstance(data, dict) else {}
+    return Path(str(data.get("root") or data.get("type") or "")).name
 
 
 def _judged_by(run: Run) -> str | None:
