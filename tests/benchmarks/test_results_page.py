@@ -186,7 +186,7 @@ def test_the_readme_shows_a_part_of_the_page() -> None:
     assert len(short.splitlines()) < 25 < len(whole.splitlines())
     assert short.count("no learning") == short.count("released weights") == short.count("trained here") == 1
     assert "local z-score, no learning" in short, "of those without learning the one of the highest IoU"
-    assert {f for f in figures_of(short) if "." in f} <= {f for f in figures_of(whole + robust_pages()) if "." in f}
+    assert set(figures_of(short)) <= set(figures_of(whole + robust_pages()))
 
 
 def robust_pages() -> str:
