@@ -170,10 +170,13 @@ def test_it_runs(
         assert said.out
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_train_by_the_command_of_the_page(checkout: Path) -> None:
     command = next(c for _, c in every_command() if c[:3] == ["torchrun", "--nproc_per_node", "2"])
     small = ["trainer.epochs=1", "data.limit=48", "trainer.batch_size=24"]
-    command = [sys.executable, "-m", "torch.distributed.run", *command[1:3], str(CHECKOUT / command[3]), *command[4:]]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]  # a free port, as other tests may take one
+    command = [*run, *command[1:3], str(CHECKOUT / command[3]), *command[4:]]
     subprocess.run([*command, *small], cwd=checkout, check=True, env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
     assert (checkout / "runs/digits_cnn/eval/test/result.json").is_file()
 
