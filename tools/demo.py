@@ -158,7 +158,10 @@ def example(path: str, number: int) -> tuple[Picture, str | None]:
             raise DataError("an exported file brings no images; drop one")
         files = sorted((MODELS.parent / "samples/people/images").glob("*.jpg"))
         return network.picture(files[number % len(files)]), None
-    data = task.test_data() or task.val_data()
+    try:
+        data = task.test_data() or task.val_data()
+    except UserError as error:
+        raise DataError(f"the run's own images cannot be read ({error}); drop one") from error
     batch = task.collate([data[number * 7 % len(data)]])  # neighbours are often alike
     truths = task.truths(batch) if classes_of(network) else []
     return np.asarray(task.pictures(batch)[0]), truths[0] if truths else None

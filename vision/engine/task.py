@@ -194,7 +194,7 @@ class Task(nn.Module, ABC):
 
     @contextmanager
     def exported(self, run: Run) -> "Iterator[None]":
-        """Inside, :attr:`network` is the exported graph ``model``."""
+        """Inside, ``network`` is the exported graph ``model``."""
         kept = self.network
         self.network = Exported(run)
         try:
