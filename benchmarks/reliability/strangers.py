@@ -13,10 +13,10 @@ import pickle
 import shutil
 import struct
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,9 @@ from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds its siblings by the name tests use
 
-from benchmarks.reliability.children import import_everything, run
+from benchmarks.reliability.children import run
 from benchmarks.reliability.file_mutations import make_cifar, make_events
-from benchmarks.reliability.outcomes import (
-    Clock,
-    Expected,
-    Outcome,
-    conclude,
-    document,
-    judged,
-    options,
-    shortened,
-    tell,
-)
+from benchmarks.reliability.outcomes import Expected, Outcome, conduct, judged, options
 from benchmarks.reliability.recipes import TEACHER, write_recipe
 from robust.corruptions import corruption_accuracy
 from robust.data_quality import read_rank
@@ -402,35 +392,27 @@ def outcome_of(stranger: Stranger, folder: Path) -> Outcome:
     return judged(stranger.entrance, stranger.case, ended, stranger.expected, stranger.names)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
-    import_everything()
-    clock, outcomes = Clock(), []
+def cases(arguments: Any, folder: Path) -> Iterator[Outcome]:
+    """Every file at every entrance."""
     for entrance in ENTRANCES:
-        for number, stranger in enumerate(entrance()):
-            if arguments.first is not None and number >= arguments.first:
-                break
-            folder = Path(tempfile.mkdtemp(prefix="stranger"))
-            outcome = outcome_of(stranger, folder)
-            outcomes.append(replace(outcome, said=shortened(outcome.said, folder)))
-            tell(outcomes[-1])
-            shutil.rmtree(folder)
-    found = document(
-        "Files from strangers",
-        "python benchmarks/reliability/strangers.py",
-        "Each payload would make a file; none may, and what held it must be refused with a clear error.",
-        outcomes,
-        clock.seconds,
-    )
-    return conclude(found, arguments.output)
+        for stranger in islice(entrance(), arguments.first):
+            place = folder / "stranger"
+            place.mkdir()
+            yield outcome_of(stranger, place)
+            shutil.rmtree(place)
 
 
 def parser() -> Any:
     """The command line."""
-    p = options("Give files with planted payloads to everything that reads files; none may run.", "strangers")
+    p = options("Give files with planted payloads to everything that reads files; none may run.")
     p.add_argument("--first", type=int, help="so many files of each entrance only")
     return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    note = "Each payload would make a file; none may, and what held it must be refused with a clear error."
+    return conduct("strangers", parser(), argv, cases, "Files from strangers", note)
 
 
 if __name__ == "__main__":
