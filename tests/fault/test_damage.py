@@ -159,7 +159,7 @@ def test_numbers_that_no_field_can_mean_are_found() -> None:
 
 @pytest.mark.parametrize("width", [-1, 10**12])
 def test_a_network_of_a_size_that_cannot_be_is_a_mistake_of_the_recipe(width: int) -> None:
-    with pytest.raises(ConfigError, match=r"mlp: inputs 64 and hidden|'mlp' cannot be built: "):
+    with pytest.raises(ConfigError, match=r"mlp: inputs 64 and hidden|'mlp' cannot be built of inputs: 64, hidden: "):
         build({"type": "mlp", "inputs": 64, "hidden": [width]}, "network")
 
 
