@@ -93,7 +93,7 @@ def parsed(text: str, where: str) -> Description:
             raise ValueError("no graphs")
         before, after = dict(tree["before"]), dict(tree["after"])
         return Description(str(tree["task"]), graphs, before, after, tree)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ExportedFileError(f"{where}: its description is damaged: {told(error)}; export the run again") from error
 
 

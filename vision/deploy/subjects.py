@@ -115,7 +115,7 @@ def subject_of(
         trust: a package of PyTorch may be opened, which runs the code in it.
 
     Raises:
-        UserError: it cannot be built or loaded; a package that nobody vouched for; or nothing tells the size of its input.
+        UserError: it cannot be built or loaded; a package that nobody vouched for; nothing tells the size of its input.
     """
     asked = {
         "size": size, "usual": usual, "checkpoint": checkpoint, "folded": folded, "graph": graph, "people": people
