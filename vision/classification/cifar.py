@@ -114,9 +114,10 @@ class Cifar(ClassificationData):
         if not fitting:
             archive = "an npz file with 'train_images' or 'train_jpeg'"
             wanted = f"'{self.folder}', or {archive}" if self.layout == "auto" else f"the layout '{self.layout}'"
-            there = [layout for layout, _ in found] or [f"{path.name} without them" for path in self._archives()]
+            layouts = [layout for layout, _ in found]
+            other = [f"{path.name} without them" for path in self._archives()]
             raise DataError(
-                f"{self.root}: holds no CIFAR as {wanted} (found: {', '.join(there) or 'nothing'}); "
+                f"{self.root}: holds no CIFAR as {wanted} (found: {', '.join(layouts or other) or 'nothing'}); "
                 "check data.root and data.layout"
             )
         if len(fitting) > 1:
