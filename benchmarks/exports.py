@@ -6,6 +6,7 @@ user sees it: the runner's drawing beside the task's, on real samples.
 
 import argparse
 import datetime
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds its siblings by the name tests use
 
 from benchmarks.collect import RESULTS, check
 from vision.deploy.export import Options, export, samples
