@@ -219,6 +219,13 @@ def test_a_description_that_cannot_be_used(
         Predictor(file)
 
 
+def test_a_skeleton_that_is_none_is_told_with_the_file(exports: dict[str, Path], tmp_path: Path) -> None:
+    after = json.loads((exports["udp_heatmap"] / SIDECAR).read_text())["after"]
+    file = change(exports["udp_heatmap"], tmp_path / "changed", after={**after, "skeleton": {"name": "x"}})
+    with pytest.raises(ExportedFileError, match=r"model\.onnx: its description is damaged: not a skeleton: .*joints"):
+        Predictor(file)
+
+
 def test_files_that_are_no_exports(exports: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ExportedFileError, match="no such file or folder"):
         Predictor(tmp_path / "model.onnx")
