@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,14 @@ def test_files_that_are_no_exports(exports: dict[str, Path], tmp_path: Path) -> 
     onnx.save(foreign, tmp_path / "damaged.onnx")
     with pytest.raises(ExportedFileError, match="description is damaged"):
         Predictor(tmp_path / "damaged.onnx")
+
+
+def test_onnx_runtime_keeps_no_record_of_its_use(exports: dict[str, Path], tmp_path: Path) -> None:
+    code = f"from vision.deploy.runner import Predictor; Predictor({str(exports['classes'])!r})"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_"))}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=250)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def test_images_that_the_network_cannot_take(exports: dict[str, Path], tmp_path: Path) -> None:
