@@ -205,7 +205,8 @@ def test_a_file_that_is_no_image_and_answers_that_are_gone_are_told(
 
 def _client(address: str) -> Any:
     library = pytest.importorskip("gradio_client", reason="no gradio_client")
-    return library.Client(address, verbose=False, analytics_enabled=False, download_files=False)
+    patient = {"timeout": 120}
+    return library.Client(address, verbose=False, analytics_enabled=False, download_files=False, httpx_kwargs=patient)
 
 
 @pytest.mark.slow

@@ -114,11 +114,9 @@ class Cifar(ClassificationData):
         if not fitting:
             archive = "an npz file with 'train_images' or 'train_jpeg'"
             wanted = f"'{self.folder}', or {archive}" if self.layout == "auto" else f"the layout '{self.layout}'"
-            there = [layout for layout, _ in found] or [f"{path.name} without them" for path in self._archives()]
-            raise DataError(
-                f"{self.root}: holds no CIFAR as {wanted} (found: {', '.join(there) or 'nothing'}); "
-                "check data.root and data.layout"
-            )
+            others = [f"{path.name} without them" for path in self._archives()]
+            seen = ", ".join([layout for layout, _ in found] or others) or "nothing"
+            raise DataError(f"{self.root}: holds no CIFAR as {wanted} (found: {seen}); check data.root and data.layout")
         if len(fitting) > 1:
             there = ", ".join(f"{layout} ({path.name})" for layout, path in fitting)
             raise DataError(
