@@ -1,7 +1,8 @@
 """Write the sample digits and the sample infrared scene of vision/samples: python benchmarks/sample_images.py.
 
 The digits are the first of the test split of the data set ``digits``; the scene is drawn as those of
-``infrared_synthetic`` are, from a seed that neither training nor judging uses. Nothing is chosen by what a network says.
+``infrared_synthetic`` are, from a seed that neither training nor judging uses. Nothing is chosen by what
+a network says.
 """
 
 import argparse

@@ -25,8 +25,7 @@ def home_of(network: Path) -> Path:
 
 
 def run_or_recipe(given: str, checkpoint: str) -> Path:
-    """For commands that take recipes too: the folder of the network of that name that ships with the package, or else
-    the path as it was given.
+    """The folder of the network of that name that ships with the package, or else the path, which may be a recipe's.
 
     Args:
         given: a path that is there comes first.
