@@ -1,7 +1,8 @@
-"""The networks that ship: they open by name, are as good as their cards say, and came from the recipes of their names."""
+"""The networks that ship: they open by name, are as good as their cards say, and came from the recipes of that name."""
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -28,7 +29,7 @@ from vision.engine.references import is_reference
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DIGITS = [name for name, told in TOLD.items() if "digit" in told.sample]
-SMALL = {name: "data.limit=40" for name in DIGITS} | {"tbcnet_lite_synthetic": "data.scenes=2"}
+SMALL = dict.fromkeys(DIGITS, "data.limit=40") | {"tbcnet_lite_synthetic": "data.scenes=2"}
 
 
 @cache
@@ -45,7 +46,7 @@ def result_of(name: str, evaluation: str = "test") -> dict[str, Any]:
 
 
 @cache
-def test_digits() -> list[tuple[NDArray[np.uint8], int]]:
+def digits_for_test() -> list[tuple[NDArray[np.uint8], int]]:
     """Test digits and their classes as scikit-learn has them; only which are for test is the package's word."""
     from sklearn.datasets import load_digits
 
@@ -65,8 +66,10 @@ def test_what_ships_is_what_is_told_of() -> None:
 
 @pytest.mark.parametrize("name", DIGITS)
 def test_the_accuracy_on_test_digits_is_the_card_s(name: str) -> None:
-    digits, told = test_digits(), result_of(name)
-    right = sum(said.label == str(label) for said, (_, label) in zip(opened(name)([p for p, _ in digits]), digits))
+    digits, told = digits_for_test(), result_of(name)
+    right = sum(
+        said.label == str(label) for said, (_, label) in zip(opened(name)([p for p, _ in digits]), digits, strict=True)
+    )
     assert (len(digits), right / len(digits)) == (told["samples"], pytest.approx(told["metrics"]["accuracy"], abs=1e-9))
 
 
@@ -100,8 +103,10 @@ def _matched(true: NDArray[np.bool_], seen: NDArray[np.bool_]) -> tuple[int, int
 def test_the_robust_classifier_withstands_what_the_plain_one_does_not() -> None:
     def survive(name: str) -> int:
         network = robust.load(name)
-        tried = [network.attacked(pixels, label, eps=0.1, steps=20) for pixels, label in test_digits()[:40]]
-        return sum(found.scores.label == str(label) for found, (_, label) in zip(tried, test_digits()[:40]))
+        tried = [network.attacked(pixels, label, eps=0.1, steps=20) for pixels, label in digits_for_test()[:40]]
+        return sum(
+            found.scores.label == str(label) for found, (_, label) in zip(tried, digits_for_test()[:40], strict=True)
+        )
 
     assert survive("robust_digits") >= 20
     assert survive("digits_cnn") < survive("robust_digits")
@@ -232,8 +237,6 @@ def test_where_names_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run as a training leaves it, of a network that ships."""
-    import shutil
-
     folder = tmp_path / "runs" / "digits_cnn"
     shutil.copytree(MODELS / "digits_cnn", folder)
     (folder / "README.md").unlink()
