@@ -2,6 +2,7 @@
 # make test    run the test suite; what was skipped is listed with its reason
 # make lint    ruff, mypy and the import contracts
 # make docs    write the generated tables, run every example, and check links, commands and names in the pages
+# make results run the experiments behind the tables again (a day; ONLY=name,... and MINUTES=m choose), and write the tables
 # make models  train the networks that ship with the package anew, into vision/models
 # make site    build the documentation as a site that needs no network, site/index.html
 # Each sets up .venv by itself when it is missing or out of date.
@@ -12,6 +13,10 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 JOBS ?= 2
 # Passed on to pytest, for example `make test PYTEST_ARGS="tests/infrared -k loss"`.
 PYTEST_ARGS ?=
+# What `make results` runs: names of benchmarks/experiments.yaml, and at most so many minutes of one core.
+ONLY ?=
+MINUTES ?=
+AGAIN ?=
 # Real infrared images and COCO's people are taken where both are at hand, synthetic scenes and samples elsewhere.
 DATA := $(or $(TRIPTYCH_DATA),../shared/data)
 REAL := $(and $(wildcard $(DATA)/sirst/images),$(wildcard $(DATA)/coco_keypoints/annotations))
@@ -31,7 +36,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs models site
+.PHONY: help demo test lint docs results models site
 
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
@@ -61,6 +66,11 @@ docs: $(INSTALLED)
 	@echo "==> Examples in docstrings; links, commands, names and code in the pages"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n $(JOBS) --dist worksteal \
 	  vision snn robust tests/docs tests/benchmarks tests/packaging/test_pages.py
+
+results: $(INSTALLED)
+	@echo "==> Experiments; what is done is not run again (AGAIN=1 begins anew)"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerun.py $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(AGAIN),--again)
 
 # Trained from what is committed; judged on real infrared images, which have to be at hand.
 models: $(INSTALLED)

@@ -46,7 +46,10 @@ def readme_rows(documents: Documents) -> list[list[str]]:
             if best != NONE
         ]
         first, seeds = group["best"][0], len(group["best"])
-        where = f"{root_of(first)}, {first['samples']} test images under attack"
+        few = first["metrics"].get("autoattack_images")
+        where = (
+            f"{root_of(first)}, {first['samples']} test images{f' ({few:.0f} by AutoAttack)' if few else ''}, attacked"
+        )
         rows.append([method(key), where, "; ".join(told) + (f", {seeds} seeds" if seeds > 1 else ", one seed")])
     return rows
 

@@ -157,7 +157,7 @@ class RobustEvaluation:
             pictures = magnified(network, images[:EXAMPLES], labels[:EXAMPLES], threat, task.data.classes)
             if self.sweep:
                 standing = sweep(network, images, labels, threat, self.sweep, batch_size=self.batch_size)
-                tables["sweep"] = _curve(self.sweep, standing, threat)
+                tables["sweep"] = _curve(self.sweep, standing, threat, len(images))
             if threat.eps:
                 checks = check_gradients(network, images, labels, threat)
                 figures["masking_warnings"] = float(len(checks.warnings))
@@ -172,6 +172,7 @@ class RobustEvaluation:
             tables["gap"] = _gap_table({**before, about["checkpoint"]: figures})
         about |= {
             "split": self.split, "threat": asdict(threat), "primary": self.attacks[-1], "mode": "max",
+            "counts": counts_of(judged),
             "images": {name: len(j.rows) for name, j in judged.items()}, "warnings": warnings,
             "library": library_version() if {"autoattack", "square"} & set(judged) else None,
         }  # fmt: skip
@@ -210,6 +211,12 @@ def figures_of(judged: dict[str, Judged]) -> dict[str, float]:
         both = [(robust[row.id], row.robust) for row in judged["autoattack"].rows if row.id in robust]
         found["overestimation"] = sum(pgd - auto for pgd, auto in both) / len(both)
     return found
+
+
+def counts_of(judged: dict[str, Judged]) -> dict[str, int]:
+    """How many images each figure of an attack is of that saw fewer than others did."""
+    samples = max(len(j.rows) for j in judged.values())
+    return {name: len(j.rows) for j in judged.values() if len(j.rows) < samples for name in j.figures}
 
 
 def gap_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -260,10 +267,10 @@ def _first(dataset: Any, count: int, device: torch.device) -> tuple[Tensor, Tens
     return images, torch.tensor([int(s["label"]) for s in samples], device=device)
 
 
-def _curve(radii: tuple[float, ...], accuracies: list[float], threat: ThreatModel) -> dict[str, Any]:
+def _curve(radii: tuple[float, ...], accuracies: list[float], threat: ThreatModel, images: int) -> dict[str, Any]:
     return {
         "type": "curve",
-        "title": "Accuracy over eps",
+        "title": f"Accuracy over eps, first {images} images",
         "x": [255 * eps for eps in radii],
         "y": accuracies,
         "x_label": f"eps in 1/255, {threat.norm}",

@@ -16,6 +16,7 @@ from snn.events import Events, SplitBy, at_size, checked, given_events, to_frame
 from snn.recordings import Recordings, packed
 from vision.classification.data import ClassificationData, Split, stratified
 from vision.classification.images import Indices, first
+from vision.classification.npz import only_npz
 from vision.engine.data import DataModule, Sample
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
@@ -208,12 +209,7 @@ class EventsNpz(EventData):
         Raises:
             DataError: no file, several, or one that does not hold what is expected.
         """
-        path = Path(self.root).expanduser()
-        if path.is_dir():
-            found = sorted(path.glob("*.npz"))
-            if len(found) != 1:
-                raise DataError(f"{path}: holds {len(found)} npz files, expected one; give the file as data.root")
-            path = found[0]
+        path = only_npz(self.root)
         pool, test = packed(path, self.height, self.width, self.num_classes)
         if test is None:
             test = np.zeros(len(pool), dtype=bool)

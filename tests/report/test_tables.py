@@ -1,5 +1,6 @@
 """Tables: figures as in the files, mean and deviation as numpy has them."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.conftest import MakeRun
+from vision.report.card import write_card
+from vision.report.html import render
 from vision.report.runs import read_runs
 from vision.report.tables import (
     aligned,
@@ -70,6 +73,18 @@ def test_results_table_has_every_figure(make_run: MakeRun) -> None:
     assert rows["nll"].strong == frozenset()
     assert rows["samples"].cells == ("20", "20")
     assert table.rows[0].label == "accuracy"  # what it is judged by comes first
+
+
+def test_a_figure_of_fewer_samples_says_so(make_run: MakeRun) -> None:
+    folder = make_run("a", accuracy=0.875)
+    file = folder / "eval" / "test" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"counts": {"accuracy": 5}}))
+    (run,) = read_runs([folder])
+    assert [row.label for row in results_table(run).rows] == ["accuracy (of 5)", "nll", "samples"]
+    assert (run.samples("test", "accuracy"), run.samples("test", "nll"), run.samples("val", "accuracy")) == (5, 20, 20)
+    page, card = render([run], "a"), write_card(folder, folder / "card.md").read_text()
+    assert "5 samples, best weights" in page
+    assert "| test | test | 5 | **accuracy** | 0.8750 |" in card and "| test | test | 20 | nll | 0.2500 |" in card
 
 
 def test_comparison_of_seeds(make_run: MakeRun) -> None:

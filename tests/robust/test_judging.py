@@ -10,7 +10,7 @@ from torch import nn
 
 from robust.corruptions import corruption_accuracy
 from robust.evaluation import Judged
-from robust.judging import RobustEvaluation, figures_of
+from robust.judging import RobustEvaluation, counts_of, figures_of
 from robust.table import Row
 from tools.train import main
 from vision.engine.errors import ConfigError, DataError
@@ -99,6 +99,8 @@ def test_slow_attacks_see_fewer_images_and_pgd_is_held_against_autoattack_on_the
     found = figures_of({"pgd20": pgd, "autoattack": auto})
     assert (found["pgd20"], found["autoattack"], found["autoattack_images"]) == (0.75, 0.25, 4.0)
     assert found["overestimation"] == pytest.approx(0.5 - 0.25) and "pgd20_images" not in found
+    assert counts_of({"pgd20": pgd, "autoattack": auto})["autoattack"] == 4
+    assert not any(name.startswith("pgd20") for name in counts_of({"pgd20": pgd, "autoattack": auto}))
 
 
 def test_corruptions_are_read_by_severity(tmp_path: Path) -> None:

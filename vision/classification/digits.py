@@ -1,14 +1,13 @@
 """Handwritten digits: the 8x8 ones that come with scikit-learn, and MNIST from one npz file."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from vision.classification.data import ClassificationData, Split, stratified
 from vision.classification.images import Images, Indices, check_labels
-from vision.classification.npz import read_npz
+from vision.classification.npz import only_npz, read_npz
 from vision.engine.errors import ConfigError, DataError
 from vision.engine.registry import register
 
@@ -107,12 +106,7 @@ class MnistNpz(DigitPool):
         Raises:
             DataError: no file, several, or one that does not hold what is expected.
         """
-        path = Path(self.root).expanduser()
-        if path.is_dir():
-            found = sorted(path.glob("*.npz"))
-            if len(found) != 1:
-                raise DataError(f"{path}: holds {len(found)} npz files, expected one; give the file as data.root")
-            path = found[0]
+        path = only_npz(self.root)
         arrays = read_npz(path, {"images": ("uint8", (None, 28, 28)), "labels": ("integer", (None,))})
         if len(arrays["images"]) != len(arrays["labels"]):
             raise DataError(f"{path}: {len(arrays['images'])} images but {len(arrays['labels'])} labels")

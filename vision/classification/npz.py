@@ -50,6 +50,21 @@ def read_npy(path: Path, mapped: bool = False) -> NDArray[Any]:
     return found
 
 
+def only_npz(root: str | Path) -> Path:
+    """The npz file that ``root`` is, or the only one in that folder.
+
+    Raises:
+        DataError: a folder that holds none, or several.
+    """
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.npz"))
+    if len(found) != 1:
+        raise DataError(f"{path}: holds {len(found)} npz files, expected one; give the file as data.root")
+    return found[0]
+
+
 def read_npz(path: Path, expected: dict[str, Expected]) -> dict[str, NDArray[Any]]:
     """The named arrays of an npz file.
 

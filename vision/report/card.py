@@ -97,9 +97,8 @@ def _figures(group: Group) -> list[str]:
             values = [run.results[name]["metrics"].get(metric) for run in judged]
             value = plus_minus(values) if len(values) > 1 else number(values[0])
             shown = f"**{metric}**" if metric == judged[0].primary(name) else metric
-            lines.append(
-                f"| {name} | {result.get('split', NONE)} | {number(result.get('samples'))} | {shown} | {value} |"
-            )
+            samples = number(judged[0].samples(name, metric))
+            lines.append(f"| {name} | {result.get('split', NONE)} | {samples} | {shown} | {value} |")
     kept = {str(r.get("checkpoint")) for run in group.runs for r in run.results.values() if r.get("checkpoint")}
     spread = "; ± is the sample standard deviation over them" if len(group.runs) > 1 else ""
     weights = f" Weights: {', '.join(sorted(kept))}." if kept else ""

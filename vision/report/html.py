@@ -206,7 +206,8 @@ def _figures(run: Run) -> list[Figure]:
         primary = run.primary(name)
         if primary is None:
             continue
-        behind = [f"{number(result['samples'])} samples"] if result.get("samples") is not None else []
+        samples = run.samples(name, primary)
+        behind = [] if samples is None else [f"{number(samples)} samples"]
         if result.get("checkpoint"):
             behind.append(f"{result['checkpoint']} weights" + _epoch(run, result["checkpoint"]))
         figures.append(Figure(f"{name} · {primary}", number(result["metrics"][primary]), ", ".join(behind)))

@@ -53,6 +53,12 @@ class Run:
     examples: dict[str, list[Path]] = field(repr=False)
     done: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def samples(self, name: str, metric: str) -> int | None:
+        """How many samples a figure of an evaluation is of; ``counts`` tells it of those that saw fewer."""
+        result = self.results[name]
+        found: int | None = result.get("counts", {}).get(metric, result.get("samples"))
+        return found
+
     @property
     def is_step(self) -> bool:
         """Whether this stage of a pipeline did something other than training."""

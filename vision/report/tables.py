@@ -119,9 +119,16 @@ def results_table(run: Run) -> Table:
     rows = []
     for metric in sorted(metrics, key=lambda m: m not in primaries):
         cells = aligned([run.results[name]["metrics"].get(metric) for name in names])
-        rows.append(Row(metric, tuple(cells), frozenset(i for i, p in enumerate(primaries) if p == metric)))
+        label = metric + _of_fewer(run, names, metric)
+        rows.append(Row(label, tuple(cells), frozenset(i for i, p in enumerate(primaries) if p == metric)))
     rows.append(Row("samples", tuple(number(run.results[name].get("samples")) for name in names)))
     return Table("Figures", tuple(names), tuple(rows), corner="figure")
+
+
+def _of_fewer(run: Run, names: Sequence[str], metric: str) -> str:
+    """What is put behind a figure's name where it is of fewer samples than its evaluation."""
+    counts = {run.samples(n, metric) for n in names if metric in run.results[n].get("counts", {})}
+    return f" (of {' or '.join(number(count) for count in sorted(c for c in counts if c))})" if counts else ""
 
 
 def comparison_tables(runs: Sequence[Run]) -> list[Table]:
