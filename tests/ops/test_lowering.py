@@ -79,6 +79,15 @@ def test_half_precision_keeps_its_dtype(form: tuple[str, dict[str, int]]) -> Non
     close(y.double(), expected_of(p)[0], 2e-3)
 
 
+def test_softplus_is_exact_to_rounding_everywhere() -> None:
+    x = torch.cat([torch.linspace(-86, 100, 200_001), torch.linspace(-1, 1, 20_001)])
+    expected = np.log1p(np.exp(x.double().numpy()))  # no exponential of these overflows in float64
+    found = lowering._softplus(x).double().numpy()
+    assert np.abs(found / expected - 1).max() < 4e-7
+    assert float(lowering._softplus(torch.tensor(lowering.NO_STEP))) == 0.0
+    assert torch.equal(lowering._softplus(x.double()), torch.nn.functional.softplus(x.double()))
+
+
 def test_the_block_ends_and_blocks_nest() -> None:
     assert lowering.form() is None
     with onnx_form("chunked", chunk=4):
