@@ -89,7 +89,8 @@ TOLD: dict[str, Told] = {
     ),
     "robust_digits": _digits(
         "robust.load",
-        "Seeing adversarial training at work: attack it and `digits_cnn` with the same eps.",
+        "Seeing adversarial training at work: attack it and `digits_cnn` with the same eps. How far the search moved "
+        "its labels from one-hot is the option `weight` below; that calibration helped here is not shown.",
         " Its robustness is measured within eps = 0.1 in linf alone, not for other norms, larger eps or changes that "
         "are not small, such as a shift by a pixel.",
         {"robust-best": "the test split under attack, linf, eps = 0.1"},
