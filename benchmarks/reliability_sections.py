@@ -9,10 +9,11 @@ Document = dict[str, Any]
 
 
 def reliability_block(name: str, documents: Documents) -> str:
-    """The tables of one script, ``kills`` say."""
+    """The tables of one script: ``kills`` say, or ``soak_page`` of ``soak.py page``."""
     document = documents.get(f"reliability_{name}")
     if document is None:
-        return f"Not run yet: `python benchmarks/reliability/{name}.py`."
+        script, _, what = name.partition("_")
+        return f"Not run yet: `{f'python benchmarks/reliability/{script}.py {what}'.strip()}`."
     lines = _slopes(document) if document.get("slopes") else _groups(document)
     failed = [case for case in document["cases"] if not case["held"]]
     if failed:

@@ -37,14 +37,15 @@ RUNS = "runs/results"
 
 
 class Experiment(BaseModel):
-    """What makes one file of results, or a script's several: recipes to train, or a script to run.
+    """What makes one file of results, or a script's several: recipes to train, a script to run, or both.
 
     Attributes:
         minutes: about how long one core takes.
         train: arguments of tools/train.py, a string a run.
         judge: arguments of tools/eval.py, a string a further evaluation.
-        script: a script of benchmarks/ and its arguments, in place of ``train``.
-        collect: patterns below the folder of runs of what is gathered; the trained runs where empty.
+        script: a script of benchmarks/ and its arguments, after ``train``.
+        collect: patterns below the folder of runs of what is gathered; where empty the trained runs, or nothing where
+            there is a script.
         writes: names of results that the script writes itself; the experiment's where empty.
     """
 
@@ -58,9 +59,9 @@ class Experiment(BaseModel):
     writes: list[str] = []
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "Experiment":
-        if bool(self.train) == bool(self.script):
-            raise ValueError("expected either 'train' or 'script'")
+    def _something(self) -> "Experiment":
+        if not self.train and not self.script:
+            raise ValueError("expected 'train' or 'script'")
         return self
 
     def results(self, name: str) -> list[str]:
@@ -120,12 +121,13 @@ def commands(experiment: Experiment, runs: Path = Path(RUNS)) -> list[list[str]]
             text = text.replace(key, value)
         return shlex.split(text)
 
+    found = [["tools/train.py", f"configs/{recipe}", *rest, f"output={runs.as_posix()}"]
+             for recipe, *rest in map(words, experiment.train)]  # fmt: skip
+    found += [["tools/eval.py", *words(text)] for text in experiment.judge]
     if experiment.script:
         script, *arguments = words(experiment.script)
-        return [[f"benchmarks/{script}", *arguments]]
-    trained = [["tools/train.py", f"configs/{recipe}", *rest, f"output={runs.as_posix()}"]
-               for recipe, *rest in map(words, experiment.train)]  # fmt: skip
-    return trained + [["tools/eval.py", *words(text)] for text in experiment.judge]
+        found.append([f"benchmarks/{script}", *arguments])
+    return found
 
 
 def run_of(command: list[str]) -> Path:
@@ -148,7 +150,7 @@ def rerun(name: str, experiment: Experiment, runs: Path = Path(RUNS), results: P
     for command in commands(experiment, runs):
         if command[0] == "tools/train.py":
             folder = run_of(command)
-            patterns += [] if experiment.collect else [folder.relative_to(runs).as_posix()]
+            patterns += [] if experiment.collect or experiment.script else [folder.relative_to(runs).as_posix()]
             command = [*command, *["--resume"] * folder.exists()]
         log.info("%s: python %s", name, shlex.join(command))
         status = subprocess.run([sys.executable, *command], check=False).returncode

@@ -1,7 +1,8 @@
-"""Draw the pictures of the README: python docs/pictures.py --tbcnet RUN --digits RUN.
+"""Draw the pictures of the pages from trained runs: python docs/pictures.py --tbcnet RUN --pose RUN --spikes RUN ...
 
-Only images that are free to publish are shown: scenes that the package makes itself, and scikit-learn's digits. Which
-ones is not chosen by how well they went: they are the first of their test splits.
+Only images that are free to publish are shown: scenes that the package makes itself, scikit-learn's digits, and the
+photographs in vision/samples/people, in the public domain. Which ones is not chosen by how well they went: they are the
+first of their test splits, and all of the photographs.
 """
 
 import argparse
@@ -11,6 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+import robust
+import vision.pose
+from robust.pictures import panels
 from vision.classification.task import Classification
 from vision.engine.checkpoint import load_weights
 from vision.engine.command import run_command
@@ -22,7 +26,8 @@ from vision.engine.task import Batch, Task
 from vision.engine.train import load_run, single_run
 from vision.infrared.modules import InfraredSynthetic
 from vision.infrared.task import InfraredTargets
-from vision.report.figures import contact_sheet
+from vision.pose.samples import PEOPLE
+from vision.report.figures import contact_sheet, side_by_side
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -34,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--tbcnet", type=Path, metavar="RUN", help="a run whose network is a tbcnet")
     p.add_argument("--digits", type=Path, metavar="RUN", help="a run of digits_cnn")
+    p.add_argument("--pose", type=Path, metavar="RUN", help="a run of dhrnet_w18s_samples")
+    p.add_argument("--spikes", type=Path, metavar="RUN", help="a run of stop_digits")
+    p.add_argument("--attack", type=Path, nargs=2, metavar="RUN", help="runs on digits: ordinary, adversarial")
     p.add_argument("-o", "--output", type=Path, default=IMAGES, help="folder (default: docs/images)")
     return p
 
@@ -72,17 +80,63 @@ def digits(folder: Path, first: int = 18, columns: int = 9) -> Picture:
     return contact_sheet([picture for picture, _ in judged[:first]] + wrong[:columns], columns=columns)
 
 
+def poses(folder: Path, height: int = 400) -> Picture:
+    """The photographs that ship with the package, with the joints that a single-stage network finds in them."""
+    estimate = vision.pose.load(folder)
+    shown = []
+    for file in sorted(PEOPLE.glob("images/*.jpg")):
+        image = Image.fromarray(estimate(file).draw(estimate.picture(file)))
+        size = round(image.width * height / image.height), height
+        shown.append(np.array(image.resize(size, Image.Resampling.LANCZOS)))
+    return np.concatenate(shown, axis=1)
+
+
+def spikes(folder: Path, first: int = 3) -> Picture:
+    """The first test digits beside the spikes of the network that reads them: a row a neuron, a column a time step."""
+    task = load_run(folder, "best", [])[2]
+    images = task.test_data()
+    assert images is not None
+    return contact_sheet([p for p, _ in drawn(task, task.collate([images[k] for k in range(first)]))], first, gap=24)
+
+
+def attacks(ordinary: Path, adversarial: Path, first: int = 3) -> Picture:
+    """The first test digits, the change by PGD-20 magnified, and the attacked digits, a row a network.
+
+    The radius is the one that the second network was trained against.
+    """
+    rows = []
+    eps = float(load(RunFolder(single_run(adversarial)).config).tree["task"]["threat"]["eps"])
+    for folder, name in ((ordinary, "ordinary training"), (adversarial, "adversarial training")):
+        classifier, task = robust.load(folder), load_run(folder, "best", [])[2]
+        images = task.test_data()
+        assert images is not None
+        batch = task.collate([images[k] for k in range(first)])
+        shown = zip(task.pictures(batch), task.truths(batch), strict=True)
+        found = [classifier.attacked(picture, truth, eps=eps) for picture, truth in shown]
+        said = [panels(f.before, f.image, (f.clean.label, f.scores.label), f.truth, side=96) for f in found]
+        rows.append(side_by_side([contact_sheet(said, first, gap=24)], [f"{name}, PGD-20, eps = {eps:g}"]))
+    return contact_sheet(rows, columns=1, gap=8)
+
+
 def save(picture: Picture, path: Path, step: int = 8) -> None:
-    """Writes a small PNG: levels in steps of ``step``, and a palette of exactly the colours that are left."""
+    """Writes a small file: a JPEG of photographs; else a PNG, levels in steps of ``step``, of few colours a palette."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jpg":
+        Image.fromarray(picture).save(path, quality=88, optimize=True)
+    else:
+        as_png(picture, step).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
+
+
+def as_png(picture: Picture, step: int) -> Image.Image:
+    """The picture in few levels, with a palette of exactly the colours that are left where they are few."""
     levels = np.minimum(np.rint(picture / step) * step, 255).astype(np.uint8)
     colours, places = np.unique(levels.reshape(-1, 3), axis=0, return_inverse=True)
     image = Image.fromarray(levels)
     if len(colours) <= 256:
         image = Image.fromarray(places.reshape(picture.shape[:2]).astype(np.uint8), "P")
         image.putpalette(colours.tobytes())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, optimize=True)
-    print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
+    return image
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,6 +146,12 @@ def main(argv: list[str] | None = None) -> int:
         save(detections(arguments.tbcnet), arguments.output / "detections.png")
     if arguments.digits:
         save(digits(arguments.digits), arguments.output / "digits.png")
+    if arguments.pose:
+        save(poses(arguments.pose), arguments.output / "poses.jpg")
+    if arguments.spikes:
+        save(spikes(arguments.spikes), arguments.output / "spikes.png")
+    if arguments.attack:
+        save(attacks(*arguments.attack), arguments.output / "attack.png")
     return 0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from robust.attacks import Loss, Start, check_search, pgd, untouched
-from robust.averaging import WeightAverage, renew_statistics
+from robust.averaging import WeightAverage, epoch_images, renew_statistics
 from robust.threat import ThreatModel
 from robust.tracking import StabilityRecord
 from vision.classification import Normalised, metrics
@@ -22,8 +22,6 @@ from vision.classification.task import Classification, ClassificationMetric
 from vision.engine.data import Sample
 from vision.engine.deployment import Run
 from vision.engine.errors import ConfigError
-from vision.engine.evaluation import to_device
-from vision.engine.loading import load, size_of
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, Metric, StepContext
 
@@ -202,15 +200,17 @@ class AdversarialClassification(Classification):
             raise ConfigError("task.track_in_eval: nothing is tracked; set track_stability: true")
         self.stability = StabilityRecord(data) if track_stability else None
         self.track_in_eval = track_in_eval
-        self._batch_size = 1
+        self._now: StepContext | None = None
 
     @property
     def trained(self) -> nn.Module:
         """The network that learns: without the average around it, where there is one."""
         return self.network.trained if isinstance(self.network, WeightAverage) else self.network
 
+    def before_step(self, context: StepContext) -> None:
+        self._now = context
+
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
-        self._batch_size = max(self._batch_size, len(batch["image"]))
         yield self.losses(batch, self.attacked(batch), context)
 
     def attacked(self, batch: Batch) -> Tensor:
@@ -283,17 +283,7 @@ class AdversarialClassification(Classification):
             self.stability.end_epoch()
         if isinstance(self.network, WeightAverage) and self.swa_start is not None and epoch > self.swa_start:
             self.network.add()
-            renew_statistics(self.network.average, self._clean_batches(epoch))
-
-    def _clean_batches(self, epoch: int) -> Iterator[Tensor]:
-        """All training images once, augmented, mixed, not attacked; the same in every process."""
-        dataset = self.train_data()
-        size = size_of(dataset, "training")
-        order = np.random.default_rng(epoch).permutation(size).tolist()
-        step = min(self._batch_size, size)
-        indices = [order[i : i + step] for i in range(0, size, step)]
-        for batch in load(dataset, indices, ("swa", epoch), self.collate, 0, False):
-            yield to_device(batch, self.device)["image"]
+            renew_statistics(self.network.average, epoch_images(self, epoch, self._now))  # clean ones
 
 
 def _check_options(

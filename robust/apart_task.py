@@ -136,7 +136,6 @@ class ApartClassification(AdversarialClassification):
 
     def training_step(self, batch: Batch, context: StepContext) -> Iterator[Losses]:
         images, labels, padding = batch["image"], batch["label"], self.data.crop_padding
-        self._batch_size = max(self._batch_size, len(images))
         kind = images.device.type
         if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
             raise ConfigError("trainer.precision: fp16 scales losses and so apart's ascent; take float32 or bf16")

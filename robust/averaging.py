@@ -1,11 +1,17 @@
 """Stochastic weight averaging: the equal mean of a network's weights over the last epochs, as a part of the network."""
 
 import copy
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from vision.engine.evaluation import to_device
+from vision.engine.loading import load, size_of
+from vision.engine.task import StepContext, Task
 
 
 class WeightAverage(nn.Module):
@@ -89,3 +95,23 @@ def renew_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     finally:
         for norm, mode, momentum in before:
             norm.training, norm.momentum = mode, momentum
+
+
+def epoch_images(task: Task, epoch: int, last: StepContext | None) -> Iterator[Tensor]:
+    """All training images once, augmented and mixed, in as many batches as an epoch has updates.
+
+    They are the same in every process, and in a run that was resumed: an epoch's updates are told by the clock, where
+    the sizes of the batches that a process has seen are not all of theirs.
+
+    Args:
+        task: its training data, on its device.
+        epoch: that was finished, from 1.
+        last: the clock at the last update; None takes all images in one batch.
+    """
+    dataset = task.train_data()
+    size = size_of(dataset, "training")
+    order = np.random.default_rng(epoch).permutation(size).tolist()
+    step = math.ceil(size / ((last.step + 1) // epoch if last is not None else 1))
+    places = [order[i : i + step] for i in range(0, size, step)]
+    for batch in load(dataset, places, ("swa", epoch), task.collate, 0):
+        yield to_device(batch, task.device)["image"]

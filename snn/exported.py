@@ -11,7 +11,7 @@ from snn.events import at_size, checked, event_picture, given_events, to_frames
 from snn.scores import SpikeScores, scores_of
 from vision.classification.exported import ImageReader
 from vision.classification.pixels import Pixels, as_picture
-from vision.engine.exported import Boxes, ExportedSystem, Given, Run, refuse_boxes
+from vision.engine.exported import Boxes, ExportedSystem, Given, Run, refuse_boxes, whole
 from vision.engine.prediction import Picture
 
 Frames = NDArray[np.float32]
@@ -47,7 +47,7 @@ class _Images:
 
     def __init__(self, before: Mapping[str, Any]) -> None:
         self.images = ImageReader(before)
-        self.steps = int(before["steps"]) if before["encoding"] == "poisson" else None
+        self.steps = whole(before["steps"]) if before["encoding"] == "poisson" else None
 
     def read(self, given: Given, name: str) -> Pixels:
         return self.images.read(given, name)
@@ -65,8 +65,9 @@ class _Recordings:
     """Recordings of an event camera."""
 
     def __init__(self, before: Mapping[str, Any]) -> None:
-        self.steps, self.height, self.width = (int(before[key]) for key in ("frames", "height", "width"))
-        self.size, self.split_by, self.duration = before["size"], before["split_by"], before["duration"]
+        self.steps, self.height, self.width = (whole(before[key]) for key in ("frames", "height", "width"))
+        self.size = None if before["size"] is None else whole(before["size"])
+        self.split_by, self.duration = before["split_by"], before["duration"]
         if self.split_by not in ("number", "time"):
             raise ValueError(f"split_by {self.split_by!r}")
 
@@ -75,7 +76,7 @@ class _Recordings:
         events = given_events(given, name)
         checked(events, self.height, self.width, name)
         frames = to_frames(events, self.steps, self.height, self.width, self.split_by, self.duration)
-        return frames if self.size is None else at_size(frames, int(self.size))
+        return frames if self.size is None else at_size(frames, self.size)
 
     def picture(self, seen: Frames) -> Picture:
         return event_picture(seen)

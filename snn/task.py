@@ -1,6 +1,6 @@
 """The task of spiking networks: classes of images and of event recordings, learnt by any of the rules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -205,6 +205,16 @@ class SpikingClassification(Task):
         static = not isinstance(self.data, EventData) and self.encoding != "poisson"
         (outputs,) = run("model", batch["image"] if static else self.inputs(batch))
         return self._scores(batch, outputs.float(), Activity())
+
+    def drive_exported(self, batch: Batch, run: Run) -> dict[str, Tensor]:
+        """``step`` over all time steps, from states of zero on those that it gives: its outputs ``[T, N, C]``."""
+        frames = self.network.sequence(self.inputs(batch))
+        states: Sequence[Tensor] = Step(self.network).first_states(frames[0])
+        outputs = []
+        for frame in frames:
+            output, *states = run("step", frame.contiguous(), *states)
+            outputs.append(output)
+        return {"step": torch.stack(outputs)}
 
     def _scores(self, batch: Batch, outputs: Tensor, seen: Activity) -> list[SpikeScores]:
         found = scores_of(batch["id"], outputs.cpu().numpy(), self.network.output, self.data.classes)

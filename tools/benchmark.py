@@ -165,6 +165,7 @@ def _subject_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--graph", help="of a network that is exported as several: which (default: the first)")
     p.add_argument("--people", type=int, default=1, help="in a graph that takes people (default: 1)")
     p.add_argument("--checkpoint", default="best", help="of a run: best, last, or a file (default: best)")
+    p.add_argument("--trust", action="store_true", help="open .pt2 packages too: they hold code, which then runs")
 
 
 def _result_arguments(p: argparse.ArgumentParser) -> None:
@@ -202,8 +203,9 @@ def speed(commands: Any) -> None:
 
 def _subject(text: str, arguments: argparse.Namespace, folded: bool = True) -> Subject:
     return subject_of(
-        parse(text), arguments.size, USUAL, arguments.checkpoint, folded, arguments.graph, arguments.people
-    )
+        parse(text), arguments.size, USUAL, arguments.checkpoint, folded, arguments.graph, arguments.people,
+        arguments.trust,
+    )  # fmt: skip
 
 
 def run_speed(arguments: argparse.Namespace) -> int:

@@ -31,6 +31,8 @@ MOST, STEPS = 16, 20
 AS_PREDICTED = "as predicted"
 TICK = 0.5
 """Seconds that a time step of a raster is shown for."""
+VISITORS = 16
+"""Whose last answer is kept in memory, about 1 MiB each; Gradio would keep 10,000."""
 OFFLINE = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
     "frame-ancestors 'self'; form-action 'self'"
@@ -158,7 +160,10 @@ def example(path: str, number: int) -> tuple[Picture, str | None]:
             raise DataError("an exported file brings no images; drop one")
         files = sorted((MODELS.parent / "samples/people/images").glob("*.jpg"))
         return network.picture(files[number % len(files)]), None
-    data = task.test_data() or task.val_data()
+    try:
+        data = task.test_data() or task.val_data()
+    except UserError as error:
+        raise DataError(f"the run's own images cannot be read ({error}); drop one") from error
     batch = task.collate([data[number * 7 % len(data)]])  # neighbours are often alike
     truths = task.truths(batch) if classes_of(network) else []
     return np.asarray(task.pictures(batch)[0]), truths[0] if truths else None
@@ -182,6 +187,7 @@ def page(networks: dict[str, str]) -> Any:
                     type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Image", height=300,
                     buttons=[], elem_id="given",
                 )  # fmt: skip
+                given.preprocess = _dropped
                 with gr.Row():
                     predict = gr.Button("Predict", variant="primary", elem_id="predict")
                     another = gr.Button("Example", elem_id="example")
@@ -240,7 +246,10 @@ def page(networks: dict[str, str]) -> Any:
 
         def ticked(now: int, pictures: list[Picture]) -> list[Any]:
             following = min(int(now) + 1, len(pictures))
-            return [following, pictures[following - 1], gr.Timer(active=following < len(pictures))]
+            return [following, frame(pictures, following), gr.Timer(active=following < len(pictures))]
+
+        def stopped() -> list[Any]:
+            return [gr.skip(), gr.skip(), gr.Timer(active=False)]
 
         inputs, own = [network, given, eps, steps, label], {"concurrency_id": "network", "concurrency_limit": 1}
         outputs = [drawn, said, numbers, frames, spikes, raster, step, timer]
@@ -254,12 +263,31 @@ def page(networks: dict[str, str]) -> Any:
         for change in (eps.release, steps.release, label.input):
             change(told(predicted, nothing), inputs, outputs, trigger_mode="always_last", **own)
         another.click(told(brought, unchanged), [network, number, eps, steps], [given, number, label, *outputs], **own)
-        step.input(lambda now, pictures: [pictures[int(now) - 1], gr.Timer(active=False)], [step, frames],
-                   [raster, timer], show_progress="hidden")  # fmt: skip
-        play.click(lambda pictures: [1, pictures[0], gr.Timer(active=True)], [frames], [step, raster, timer],
+        shown = [step, raster, timer]
+        step.input(
+            told(lambda now, pictures: [gr.skip(), frame(pictures, int(now)), gr.Timer(active=False)], stopped),
+            [step, frames], shown, show_progress="hidden",
+        )  # fmt: skip
+        play.click(told(lambda pictures: [1, frame(pictures, 1), gr.Timer(active=True)], stopped), [frames], shown,
                    show_progress="hidden")  # fmt: skip
-        timer.tick(ticked, [step, frames], [step, raster, timer], show_progress="hidden")
+        timer.tick(told(ticked, stopped), [step, frames], shown, show_progress="hidden")
     return made
+
+
+def frame(pictures: list[Picture], step: int) -> Picture:
+    """The raster up to a time step.
+
+    Raises:
+        DataError: the page no longer keeps this visitor's answer.
+    """
+    if not pictures:
+        raise DataError("these spikes are no longer kept, as others have come since; predict again")
+    return pictures[step - 1]
+
+
+def _dropped(payload: Any) -> str | None:
+    """The file as it was dropped: Gradio would open it here, and tell what is no image by a traceback."""
+    return payload.path if payload is not None else None
 
 
 def _as_file(picture: Picture, folder: str, number: int) -> str:
@@ -346,7 +374,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         page(networks).launch(
             server_name=arguments.host, server_port=arguments.port, share=False, ssr_mode=False, run_history=False,
-            footer_links=[], quiet=True, prevent_thread_lock=True, app_kwargs={"middleware": [Middleware(Offline)]},
+            state_session_capacity=VISITORS, footer_links=[], quiet=True, prevent_thread_lock=True,
+            app_kwargs={"middleware": [Middleware(Offline)]},
             theme=gr.themes.Default(font=letters, font_mono=["ui-monospace", "Consolas", "monospace"]), css=CSS,
         )  # fmt: skip
     except OSError as error:

@@ -29,9 +29,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds its siblings by the name tests use
 
 from benchmarks.reliability import damage
-from benchmarks.reliability.children import Child, End, import_everything, run
+from benchmarks.reliability.children import Child, End, run
 from benchmarks.reliability.kills import differences, recorded
-from benchmarks.reliability.outcomes import Clock, Outcome, conclude, document, judged, options, shortened, tell
+from benchmarks.reliability.outcomes import Outcome, conduct, judged, options
 from tools import eval as judge
 from tools import train
 from vision.engine.checkpoint import read_resume, read_weights, save_resume
@@ -290,45 +290,32 @@ def _judged_from(whole: Path, copy: Path, kind: damage.Damage, luck: random.Rand
     return outcome if before == after else replace(outcome, held=False, said="eval/val was written")
 
 
+FAULTS = ("disk", "limit", "gone", "worker", "checkpoints")
+
+
+def cases(arguments: Any, folder: Path) -> Iterator[Outcome]:
+    """All faults, or some."""
+    damaged = partial(damaged_checkpoints, luck=random.Random(arguments.seed), each=arguments.each)
+    kinds = dict(zip(FAULTS, (full_disk, small_files, gone, dead_worker, damaged), strict=True))
+    for fault in arguments.only or FAULTS:
+        (folder / fault).mkdir()
+        yield from kinds[fault](folder / fault)
+        shutil.rmtree(folder / fault)
+
+
 def parser() -> Any:
     """The command line."""
-    p = options(
-        "Break what a training stands on; see that it ends in one clear error and goes on afterwards.", "faults"
-    )
+    p = options("Break what a training stands on; see that it ends in one clear error and goes on afterwards.")
+    p.add_argument("--seed", type=int, default=0, help="of the damage, default: %(default)s")
     p.add_argument("--each", type=int, default=3, help="damages of each kind to a file, default: %(default)s")
     p.add_argument("--only", choices=list(FAULTS), action="append", help="these faults only")
     return p
 
 
-FAULTS = ("disk", "limit", "gone", "worker", "checkpoints")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
-    import_everything()
-    clock, outcomes = Clock(), []
-    folder = Path(tempfile.mkdtemp(prefix="faults"))
-    cases = {
-        "disk": lambda: full_disk(folder),
-        "limit": lambda: small_files(folder),
-        "gone": lambda: gone(folder),
-        "worker": lambda: dead_worker(folder),
-        "checkpoints": lambda: damaged_checkpoints(folder / "damaged", random.Random(arguments.seed), arguments.each),
-    }
-    for fault in arguments.only or FAULTS:
-        for outcome in cases[fault]():
-            outcomes.append(replace(outcome, said=shortened(outcome.said, folder)))
-            tell(outcomes[-1])
-    shutil.rmtree(folder)
-    found = document(
-        "What a training stands on breaks",
-        "python benchmarks/reliability/faults.py",
-        "Each ends with status 2 and one error; after the mend, --resume ends in the bytes of an undisturbed run.",
-        outcomes,
-        clock.seconds,
-    )
-    return conclude(found, arguments.output)
+    note = "Each ends with status 2 and one error; after the mend, --resume ends in the bytes of an undisturbed run."
+    return conduct("faults", parser(), argv, cases, "What a training stands on breaks", note)
 
 
 if __name__ == "__main__":

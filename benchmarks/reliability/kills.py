@@ -11,17 +11,15 @@ import json
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds its siblings by the name tests use
 
-from benchmarks.reliability.children import Child, import_everything, run
-from benchmarks.reliability.outcomes import Clock, Outcome, conclude, document, last_lines, options, shortened, tell
+from benchmarks.reliability.children import Child, run
+from benchmarks.reliability.outcomes import Outcome, conduct, last_lines, options
 from benchmarks.reliability.recipes import RECIPES, write_recipe
 from tools import train
 from vision.engine.command import run_command
@@ -108,10 +106,7 @@ def recorded(run_folder: Path) -> int:
 
 def kill_and_resume(task: str, folder: Path, kills: int, seed: int) -> Outcome:
     """One task's case, in a folder of its own."""
-    whole, again = (
-        folder / "whole",
-        folder / "killed",
-    )  # the same command in each, so that nothing but the kills differs
+    whole, again = folder / "whole", folder / "killed"  # the same command in each: nothing but the kills differs
     for place in (whole, again):
         place.mkdir()
         write_recipe(task, place)
@@ -141,9 +136,18 @@ def kill_and_resume(task: str, folder: Path, kills: int, seed: int) -> Outcome:
     return Outcome(task, case, "differs" if found else "the same bytes", not found, "; ".join(found))
 
 
+def cases(arguments: Any, folder: Path) -> Iterator[Outcome]:
+    """One of each task."""
+    for task in arguments.only or RECIPES:
+        (folder / task).mkdir()
+        yield kill_and_resume(task, folder / task, arguments.kills, arguments.seed)
+        shutil.rmtree(folder / task)
+
+
 def parser() -> Any:
     """The command line."""
-    p = options("Kill every task's training ten times and compare the resumed run with an undisturbed one.", "kills")
+    p = options("Kill every task's training ten times and compare the resumed run with an undisturbed one.")
+    p.add_argument("--seed", type=int, default=0, help="of when it is killed, default: %(default)s")
     p.add_argument("--only", choices=list(RECIPES), action="append", help="this task only; may be given again")
     p.add_argument("--kills", type=int, default=10, help="of each task, default: %(default)s")
     return p
@@ -151,23 +155,8 @@ def parser() -> Any:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
-    import_everything()
-    clock, outcomes = Clock(), []
-    for task in arguments.only or RECIPES:
-        folder = Path(tempfile.mkdtemp(prefix="kills"))
-        outcome = kill_and_resume(task, folder, arguments.kills, arguments.seed)
-        outcomes.append(replace(outcome, said=shortened(outcome.said, folder)))
-        tell(outcomes[-1])
-        shutil.rmtree(folder)
-    found = document(
-        "Runs that are killed",
-        "python benchmarks/reliability/kills.py",
-        "SIGKILL at updates drawn from a seed, and a random moment after each; then --resume.",
-        outcomes,
-        clock.seconds,
-    )
-    return conclude(found, arguments.output)
+    note = "SIGKILL at updates drawn from a seed, and a random moment after each; then --resume."
+    return conduct("kills", parser(), argv, cases, "Runs that are killed", note)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ forked process of its own with limited memory, so that a crash, a hang or a bare
 import random
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds its siblings by the name tests use
 
-from benchmarks.reliability.children import Child, import_everything, run
+from benchmarks.reliability.children import Child, run
 from benchmarks.reliability.config_mutations import Mutation, lost, mutations
 from benchmarks.reliability.file_mutations import SETS, FileMutation, check_data, made, samples_of
-from benchmarks.reliability.outcomes import (
-    MEANS_OTHER,
-    Clock,
-    Outcome,
-    conclude,
-    document,
-    judged,
-    options,
-    shortened,
-    tell,
-)
+from benchmarks.reliability.outcomes import MEANS_OTHER, Outcome, conduct, judged, options
 from tools import train
 from vision.engine.command import run_command
 from vision.engine.config import config_folder, load, shipped_configs
@@ -109,11 +97,18 @@ def file_cases(folder: Path, count: int, seed: int) -> Iterator[Outcome]:
         shutil.rmtree(place)
 
 
+def cases(arguments: Any, folder: Path) -> Iterator[Outcome]:
+    """Recipes, then files."""
+    if arguments.recipes:
+        yield from recipe_cases(folder, arguments.recipes, arguments.seed)
+    if arguments.files:
+        yield from file_cases(folder, arguments.files, arguments.seed)
+
+
 def parser() -> Any:
     """The command line."""
-    p = options(
-        "Recipes and data files with mistakes: each is refused with a short error or means what it says.", "mutations"
-    )
+    p = options("Recipes and data files with mistakes: each is refused with a short error or means what it says.")
+    p.add_argument("--seed", type=int, default=0, help="of the mistakes, default: %(default)s")
     p.add_argument("--recipes", type=int, default=200, help="mutated recipes, default: %(default)s")
     p.add_argument("--files", type=int, default=100, help="mutated files, default: %(default)s")
     return p
@@ -121,25 +116,8 @@ def parser() -> Any:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
-    import_everything()
-    clock, outcomes = Clock(), []
-    folder = Path(tempfile.mkdtemp(prefix="mutations"))
-    cases = [recipe_cases(folder, arguments.recipes, arguments.seed)] if arguments.recipes else []
-    cases += [file_cases(folder, arguments.files, arguments.seed)] if arguments.files else []
-    for each in cases:
-        for outcome in each:
-            outcomes.append(replace(outcome, said=shortened(outcome.said, folder)))
-            tell(outcomes[-1])
-    shutil.rmtree(folder)
-    found = document(
-        "Mistakes in recipes and data files",
-        "python benchmarks/reliability/mutations.py",
-        f"Half of the recipes are of {', '.join(DRY)} and are dry-run; the others are read and checked.",
-        outcomes,
-        clock.seconds,
-    )
-    return conclude(found, arguments.output)
+    note = f"Half of the recipes are of {', '.join(DRY)} and are dry-run; the others are read and checked."
+    return conduct("mutations", parser(), argv, cases, "Mistakes in recipes and data files", note)
 
 
 if __name__ == "__main__":

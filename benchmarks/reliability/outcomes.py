@@ -3,15 +3,18 @@
 import argparse
 import datetime
 import re
+import shlex
+import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.collect import RESULTS, check
-from benchmarks.reliability.children import End
+from benchmarks.reliability.children import End, import_everything
 from vision.engine.environment import git_commit, machine_summary
 from vision.engine.files import write_json
 
@@ -91,14 +94,54 @@ def shortened(text: str, folder: Path, most: int = 240) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+Cases = Callable[[argparse.Namespace, Path], Iterable[Outcome]]
+"""Of the command line's arguments and a folder of their own; each is made as it is asked for."""
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """The command line that the scripts share."""
+    p = argparse.ArgumentParser(description=description)
+    p.add_argument("-o", "--output", type=Path, help="default: benchmarks/results/reliability_NAME.json")
+    return p
+
+
+def conduct(name: str, p: argparse.ArgumentParser, argv: list[str] | None, cases: Cases, title: str, note: str) -> int:
+    """A script's whole run: each case in turn, told as it ends, and the file of all of them.
+
+    Args:
+        name: of the script.
+        p: its command line.
+        argv: what was given; None for the process's own.
+        cases: makes the cases.
+        title: of the file.
+        note: what the table's reader must know.
+
+    Returns:
+        The exit status: 1 where a case was not as it must be.
+    """
+    arguments, clock, outcomes = p.parse_args(argv), Clock(), []
+    import_everything()
+    with tempfile.TemporaryDirectory(prefix=name) as folder:
+        for outcome in cases(arguments, Path(folder)):
+            outcomes.append(replace(outcome, said=shortened(outcome.said, Path(folder))))
+            tell(outcomes[-1])
+    output = arguments.output or output_of(name)
+    return conclude(document(name, argv, title, note, outcomes, clock.seconds), output)
+
+
+def output_of(name: str) -> Path:
+    """Where a script writes unless told otherwise."""
+    return RESULTS / f"reliability_{name}.json"
+
+
 def document(
-    title: str, command: str, note: str, outcomes: Sequence[Outcome], seconds: float, **more: Any
+    name: str, argv: list[str] | None, title: str, note: str, outcomes: Sequence[Outcome], seconds: float, **more: Any
 ) -> dict[str, Any]:
     """What is kept of a script's run; checked."""
     found = {
         "kind": "reliability",
         "title": title,
-        "command": command,
+        "command": _command(name, sys.argv[1:] if argv is None else argv),
         "note": note,
         "cases": [asdict(outcome) for outcome in outcomes],
         "seconds": round(seconds, 1),
@@ -111,14 +154,11 @@ def document(
     return found
 
 
-def options(description: str, name: str) -> argparse.ArgumentParser:
-    """The command line that the scripts share."""
-    p = argparse.ArgumentParser(description=description)
-    p.add_argument("--seed", type=int, default=0, help="of everything drawn, default: %(default)s")
-    p.add_argument(
-        "-o", "--output", type=Path, default=RESULTS / f"reliability_{name}.json", help="default: %(default)s"
-    )
-    return p
+def _command(name: str, argv: list[str]) -> str:
+    """The call, without where it wrote to."""
+    p = argparse.ArgumentParser(add_help=False)
+    p.add_argument("-o", "--output")
+    return shlex.join(["python", f"benchmarks/reliability/{name}.py", *p.parse_known_args(argv)[1]])
 
 
 def tell(outcome: Outcome) -> None:

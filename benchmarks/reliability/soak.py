@@ -1,9 +1,10 @@
-"""Train small tasks in rotation for a long time and see whether memory, files or threads grow.
+"""Train small tasks, or answer visitors of the demo page, for a long time; see whether memory, files or threads grow.
 
-python benchmarks/reliability/soak.py [--seconds 3600]
+python benchmarks/reliability/soak.py training|page [--seconds 3600]
 
-One process trains one recipe of a few seconds after the other, each into a run folder that is then removed, and takes a
-sample after each: what leaks by a run or by an update shows as a slope. Lines are fitted to the second half.
+``training``: one process trains one recipe of a few seconds after the other, each into a run folder that is then
+removed. ``page``: tools/demo.py serves one visitor after the other. A sample of the process is taken after each
+training or visit: what leaks by a run, an update or a visitor shows as a slope. Lines are fitted to the second half.
 """
 
 import gc
@@ -11,10 +12,11 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds its siblings by the name tests use
 
-from benchmarks.reliability.outcomes import Clock, Outcome, conclude, document, options, shortened, tell
+from benchmarks.reliability.outcomes import Clock, Outcome, conclude, document, options, output_of, shortened
 from benchmarks.reliability.recipes import RECIPES, write_recipe
 from benchmarks.reliability.slopes import FEWEST, row, second_half
+from benchmarks.reliability.visits import OFFERED, served, trained, visits
 from tools import train
 from vision.engine.command import run_command
 
@@ -37,34 +40,49 @@ LIMITS = {
 }
 """What is sampled: its unit, and how much an hour counts as flat."""
 
-ROTATION = ("classification", "target_counting", "infrared_targets", "spiking_classification",
-            "adversarial_classification", "regularised_classification", "distillation")  # fmt: skip
-"""Digits most often; pose is left out for its time."""
+ROTATION = tuple(name for name, recipe in RECIPES.items() if "stages" not in recipe)
+"""Every task in turn."""
 
-Work = Callable[[], object]
+Work = Iterator[tuple[str, Callable[[], object]]]
 
 
-def held() -> dict[str, float]:
-    """What this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def held(process: int) -> dict[str, float]:
+    """What a process holds now."""
+    place = Path(f"/proc/{process}")
+    status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
     found = {
-        "memory": pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
-        "open files": float(len(os.listdir("/proc/self/fd"))),
-        "threads": float(threading.active_count()),
+        "memory": int(status["VmRSS"].split()[0]) / 1024,
+        "open files": float(len(os.listdir(place / "fd"))),
+        "threads": float(status["Threads"]),
     }
-    if torch.cuda.is_available():
+    if process == os.getpid() and torch.cuda.is_available():
         found["GPU memory"] = torch.cuda.memory_allocated() / 2**20
     return found
 
 
-def trainings() -> Iterator[tuple[str, Work]]:
-    """One training after the other, without end."""
-    for task in cycle(ROTATION):
-        yield task, lambda task=task: _train(task)  # type: ignore[misc]
+@contextmanager
+def training(folder: Path) -> Iterator[tuple[int, Work]]:
+    """This process, and one training after the other without end."""
+    yield os.getpid(), ((task, partial(_train, task, folder)) for task in cycle(ROTATION))
 
 
-def _train(task: str) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="soak"))
+@contextmanager
+def page(folder: Path) -> Iterator[tuple[int, Work]]:
+    """The process of a demo page of small runs, and one visit after the other without end."""
+    trained(folder)
+    with served(folder) as (process, address):
+        yield process, visits(address, folder)
+
+
+SOAKS = {"training": training, "page": page}
+NOTES = {
+    "training": f"trainings of {len(ROTATION)} small tasks in one process",
+    "page": f"visitors of a page of {len(OFFERED) + 1} networks",
+}
+
+
+def _train(task: str, above: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir=above))
     here = Path.cwd()
     try:
         os.chdir(folder)
@@ -72,13 +90,15 @@ def _train(task: str) -> None:
     finally:
         os.chdir(here)
         shutil.rmtree(folder)
+        gc.collect()
 
 
-def soak(work: Iterator[tuple[str, Work]], seconds: float) -> tuple[list[float], list[dict[str, float]], list[Outcome]]:
+def soak(process: int, work: Work, seconds: float) -> tuple[list[float], list[dict[str, float]], list[Outcome]]:
     """Works for a time; when each sample was taken, the samples, and whatever failed.
 
     Args:
-        work: what to do, by name; a demo page can be soaked by another one.
+        process: what is sampled.
+        work: what to do, by name.
         seconds: no work is begun after these.
     """
     began, moments, samples, failed = time.monotonic(), [], [], []
@@ -87,11 +107,10 @@ def soak(work: Iterator[tuple[str, Work]], seconds: float) -> tuple[list[float],
             do()
         except Exception as error:
             failed.append(Outcome("soak", name, "failed", False, f"{type(error).__name__}: {error}"))
-        gc.collect()
         moments.append(time.monotonic() - began)
-        samples.append(held())
+        samples.append(held(process))
         if moments[-1] >= seconds:
-            return moments, samples, failed
+            break
     return moments, samples, failed
 
 
@@ -104,7 +123,10 @@ def slopes(moments: list[float], samples: list[dict[str, float]]) -> list[dict[s
 
 def parser() -> Any:
     """The command line."""
-    p = options("Train small tasks in rotation for a long time; see whether memory, files or threads grow.", "soak")
+    p = options(
+        "Train, or answer visitors of the demo page, for a long time; see whether memory, files or threads grow."
+    )
+    p.add_argument("what", choices=list(SOAKS))
     p.add_argument("--seconds", type=float, default=3600.0, help="default: %(default)s")
     return p
 
@@ -114,31 +136,19 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     torch.set_num_threads(1)
     clock = Clock()
-    moments, samples, failed = soak(trainings(), arguments.seconds)
+    with tempfile.TemporaryDirectory(prefix="soak") as name, SOAKS[arguments.what](Path(name)) as (process, work):
+        moments, samples, failed = soak(process, work, arguments.seconds)
     rows = slopes(moments, samples)
-    outcomes = [replace(outcome, said=shortened(outcome.said, Path.cwd())) for outcome in failed]
-    outcomes += [
-        Outcome(
-            "soak",
-            r["what"],
-            r["verdict"],
-            r["verdict"] != "rising",
-            f"{r['per_hour']} ± {r['margin']} {r['unit']} an hour",
-        )
-        for r in rows
-    ]
-    for outcome in outcomes:
-        tell(outcome)
-    found = document(
-        "A long run",
-        f"python benchmarks/reliability/soak.py --seconds {arguments.seconds:g}",
-        f"{len(moments)} trainings of {len(set(ROTATION))} small tasks in one process; lines through the second half.",
-        outcomes,
-        clock.seconds,
-        slopes=rows,
-    )
-    assert set(ROTATION) <= set(RECIPES)
-    return conclude(found, arguments.output)
+    outcomes = [replace(outcome, said=shortened(outcome.said, Path(name))) for outcome in failed]
+    outcomes += [_outcome(row) for row in rows]
+    note = f"{len(moments)} {NOTES[arguments.what]}; lines through the second half."
+    found = document("soak", argv, f"A long run: {arguments.what}", note, outcomes, clock.seconds, slopes=rows)
+    return conclude(found, arguments.output or output_of(f"soak_{arguments.what}"))
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    told = f"{row['per_hour']} ± {row['margin']} {row['unit']} an hour"
+    return Outcome("soak", row["what"], row["verdict"], row["verdict"] != "rising", told)
 
 
 if __name__ == "__main__":

@@ -3,41 +3,40 @@
 python benchmarks/reliability/strangers.py
 
 Whatever a file is given to, the payload must not have run and a clear error must come; files that are odd but hold
-nothing to run may also be taken. A new entrance (exported graphs, say) is one more function in ``ENTRANCES``.
+nothing to run may also be taken. A new entrance is one more function in ``ENTRANCES``.
 """
 
-import io
 import json
-import os
 import pickle
 import shutil
 import struct
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a script finds its siblings by the name tests use
 
-from benchmarks.reliability.children import import_everything, run
+from benchmarks.reliability.children import run
+from benchmarks.reliability.exported_strangers import a_package_on_purpose, exports
 from benchmarks.reliability.file_mutations import make_cifar, make_events
-from benchmarks.reliability.outcomes import (
-    Clock,
-    Expected,
-    Outcome,
-    conclude,
-    document,
-    judged,
-    options,
-    shortened,
-    tell,
+from benchmarks.reliability.outcomes import Expected, Outcome, conduct, judged, options
+from benchmarks.reliability.payloads import (
+    CANARY,
+    CODE,
+    LIVE,
+    Payload,
+    Stranger,
+    array,
+    calls,
+    object_array,
+    pickles,
+    writes,
 )
 from benchmarks.reliability.recipes import TEACHER, write_recipe
 from robust.corruptions import corruption_accuracy
@@ -51,88 +50,7 @@ from vision.engine.command import run_command
 from vision.pose.people import BoxesOfFile
 from vision.pose.samples import PEOPLE
 
-CANARY = "canary"
-"""The file that a payload makes, in the folder it runs in."""
-
-
-class Payload:
-    """Makes :data:`CANARY` when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return os.mkdir, (CANARY,)
-
-
-@dataclass(frozen=True)
-class Stranger:
-    """One file and what it is given to.
-
-    Attributes:
-        entrance: where it comes in.
-        case: what is in it.
-        plant: writes it, into the folder that ``open`` runs in.
-        open: what a user would do with it; a tool's ``main``, or any function that takes arguments.
-        arguments: of ``open``.
-        names: an error must hold one of these.
-        expected: what must come of it.
-    """
-
-    entrance: str
-    case: str
-    plant: Callable[[Path], object]
-    open: Callable[[list[str] | None], int | None]
-    arguments: tuple[str, ...]
-    names: tuple[str, ...]
-    expected: Expected = "refused"
-
-
-# -- what payloads are written in ----------------------------------------------------------------------------------
-
-
-def pickles() -> dict[str, bytes]:
-    """Payloads in each form that torch and numpy write pickles in."""
-    archive = io.BytesIO()
-    torch.save({"weight": torch.zeros(1), "trap": Payload()}, archive)
-    old = io.BytesIO()
-    torch.save({"trap": Payload()}, old, _use_new_zipfile_serialization=False)
-    text = b"cos\nmkdir\n(S'" + CANARY.encode() + b"'\ntR."
-    return {
-        "a torch archive": archive.getvalue(),
-        "torch's old form": old.getvalue(),
-        "a bare pickle": pickle.dumps({"trap": Payload()}),
-        "a pickle of protocol 0": text,
-        "builtins.exec": b"cbuiltins\nexec\n(S'import os; os.mkdir(\"" + CANARY.encode() + b"\")'\ntR.",
-    }
-
-
-def array(value: Any) -> bytes:
-    """The bytes of an npy file."""
-    found = io.BytesIO()
-    np.save(found, value, allow_pickle=True)
-    return found.getvalue()
-
-
-def object_array() -> Any:
-    """An array of one payload."""
-    held = np.empty(1, dtype=object)
-    held[0] = Payload()
-    return held
-
-
-def _writes(name: str, content: bytes) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def _calls(function: Callable[..., Any], *fixed: Any) -> Callable[[list[str] | None], int]:
-    def main(arguments: list[str] | None) -> int:
-        function(*(Path(argument) for argument in arguments or []), *fixed)
-        return 0
-
-    return main
-
-
 # -- entrances -----------------------------------------------------------------------------------------------------
-
-_CODE = f'__import__("os").mkdir("{CANARY}")'
 
 TAGS = {
     "!!python/object/apply": f"description: !!python/object/apply:os.mkdir [{CANARY}]",
@@ -147,10 +65,10 @@ VALUES = {
     "a shell's $( )": ("output", f"$(mkdir {CANARY})", "accepted"),
     "backticks": ("output", f"`mkdir {CANARY}`", "accepted"),
     "${ } with a command": ("output", f"${{$(mkdir {CANARY})}}", "refused"),
-    "${ } with Python": ("output", f"${{{_CODE}}}", "refused"),
+    "${ } with Python": ("output", f"${{{CODE}}}", "refused"),
     "${x:-} with a command": ("output", f"${{NO_SUCH:-$(mkdir {CANARY})}}", "accepted"),
-    "${stages.} with Python": ("output", f"${{stages.{_CODE}}}", "refused"),
-    "a number by eval": ("seed", _CODE, "refused"),
+    "${stages.} with Python": ("output", f"${{stages.{CODE}}}", "refused"),
+    "a number by eval": ("seed", CODE, "refused"),
     "a resolver": ("output", f"${{oc.env:{CANARY}}}", "refused"),
 }
 TYPES = ("os.mkdir", "os.system", "builtins.exec", "subprocess.Popen", "tools.train", "vision.engine.registry.build",
@@ -187,12 +105,12 @@ def checkpoints() -> Iterator[Stranger]:
             name = f"w.{suffix}"
             yield Stranger("weights to judge", f"{form} as .{suffix}", _run_and(name, content), judge.main,
                            ("runs/run", "--checkpoint", name), (name,))  # fmt: skip
-        yield Stranger("weights of a CIFAR ResNet", form, _writes("w.pth", content),
+        yield Stranger("weights of a CIFAR ResNet", form, writes("w.pth", content),
                        lambda a: load_weights(DigitsCNN(), str((a or [""])[0])), ("w.pth",), ("w.pth",))  # fmt: skip
         yield Stranger(
             "weights to convert",
             form,
-            _writes("w.pth", content),
+            writes("w.pth", content),
             convert.main,
             ("w.pth", "-o", "o.safetensors"),
             ("w.pth",),
@@ -210,7 +128,7 @@ def checkpoints() -> Iterator[Stranger]:
         )
     for case, metadata in {
         "metadata with a pickle": {"format": "pt", "pickle": pickle.dumps(Payload(), 0).decode("latin1")},
-        "metadata with Python": {"format": _CODE, "network": _CODE, "task": _CODE},
+        "metadata with Python": {"format": CODE, "network": CODE, "task": CODE},
         "metadata of a megabyte": {"x": "y" * 1_000_000},
     }.items():
         content = save({"a": torch.zeros(1)}, metadata)
@@ -270,17 +188,17 @@ def arrays() -> Iterator[Stranger]:
     held = array(object_array())
     for form, content in {"npy of objects": held, **pickles()}.items():
         yield Stranger(
-            "index file", f"{form} as .npy", _writes("i.npy", content), _calls(read_subset, 10), ("i.npy",), ("i.npy",)
+            "index file", f"{form} as .npy", writes("i.npy", content), calls(read_subset, 10), ("i.npy",), ("i.npy",)
         )
         yield Stranger(
-            "index file", f"{form} as .txt", _writes("i.txt", content), _calls(read_subset, 10), ("i.txt",), ("i.txt",)
+            "index file", f"{form} as .txt", writes("i.txt", content), calls(read_subset, 10), ("i.txt",), ("i.txt",)
         )
-        yield Stranger("rank", form, _writes("r.npz", content), _calls(read_rank), ("r.npz",), ("r.npz",))
+        yield Stranger("rank", form, writes("r.npz", content), calls(read_rank), ("r.npz",), ("r.npz",))
     yield Stranger(
-        "index file", "npz of objects", _npz("i.npz", "indices", held), _calls(read_subset, 10), ("i.npz",), ("i.npz",)
+        "index file", "npz of objects", _npz("i.npz", "indices", held), calls(read_subset, 10), ("i.npz",), ("i.npz",)
     )
-    yield Stranger("rank", "npz of objects", _npz("r.npz", "rank", held), _calls(read_rank), ("r.npz",), ("r.npz",))
-    yield Stranger("corrupted images", "npy of objects", _corrupted(held), _calls(_judge_corruptions), ("c",), ("c/",))
+    yield Stranger("rank", "npz of objects", _npz("r.npz", "rank", held), calls(read_rank), ("r.npz",), ("r.npz",))
+    yield Stranger("corrupted images", "npy of objects", _corrupted(held), calls(_judge_corruptions), ("c",), ("c/",))
     cifar = "{type: cifar10, root: data, validation: 5}"
     events = "{type: events_npz, root: data, validation: 5}"
     for name, make, key, block in (("cifar", make_cifar, "train_images", cifar), ("events", make_events, "x", events)):
@@ -346,7 +264,7 @@ def annotations() -> Iterator[Stranger]:
     file = "annotations/person_keypoints_people.json"
     for form, content in pickles().items():
         yield Stranger("annotations", form, _in_copy(file, content, people), _read_block, ("block",), (file,))
-        yield Stranger("boxes", form, _writes("b.json", content), _calls(BoxesOfFile), ("b.json",), ("b.json",))
+        yield Stranger("boxes", form, writes("b.json", content), calls(BoxesOfFile), ("b.json",), ("b.json",))
         yield Stranger("CIFAR batches", form, _batches(content, cifar), _read_block, ("block",), ("data_batch_1",))
 
 
@@ -371,7 +289,7 @@ def _batches(content: bytes, block: str) -> Callable[[Path], object]:
 
 
 def the_canary_works() -> Iterator[Stranger]:
-    """That the payloads are live: unpickled as Python would, each runs."""
+    """That the payloads are live: unpickled as Python would, or opened as PyTorch would, each runs."""
 
     def unpickle(arguments: list[str] | None) -> int:
         (file,) = arguments or []
@@ -382,12 +300,13 @@ def the_canary_works() -> Iterator[Stranger]:
         return 0
 
     for form, content in pickles().items():
-        yield Stranger(LIVE, form, _writes("w.pth", content), unpickle, ("w.pth",), ("w.pth",), "either")
+        yield Stranger(LIVE, form, writes("w.pth", content), unpickle, ("w.pth",), ("w.pth",), "either")
+    yield from a_package_on_purpose()
 
 
-LIVE = "payloads that are unpickled on purpose"
-
-ENTRANCES: list[Callable[[], Iterator[Stranger]]] = [the_canary_works, recipes, checkpoints, arrays, annotations]
+ENTRANCES: list[Callable[[], Iterator[Stranger]]] = [
+    the_canary_works, recipes, checkpoints, arrays, annotations, exports,
+]  # fmt: skip
 
 
 def outcome_of(stranger: Stranger, folder: Path) -> Outcome:
@@ -402,35 +321,28 @@ def outcome_of(stranger: Stranger, folder: Path) -> Outcome:
     return judged(stranger.entrance, stranger.case, ended, stranger.expected, stranger.names)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
-    import_everything()
-    clock, outcomes = Clock(), []
-    for entrance in ENTRANCES:
-        for number, stranger in enumerate(entrance()):
-            if arguments.first is not None and number >= arguments.first:
-                break
-            folder = Path(tempfile.mkdtemp(prefix="stranger"))
-            outcome = outcome_of(stranger, folder)
-            outcomes.append(replace(outcome, said=shortened(outcome.said, folder)))
-            tell(outcomes[-1])
-            shutil.rmtree(folder)
-    found = document(
-        "Files from strangers",
-        "python benchmarks/reliability/strangers.py",
-        "Each payload would make a file; none may, and what held it must be refused with a clear error.",
-        outcomes,
-        clock.seconds,
-    )
-    return conclude(found, arguments.output)
+def cases(arguments: Any, folder: Path) -> Iterator[Outcome]:
+    """Every file at every entrance."""
+    for entrance in (each for each in ENTRANCES if arguments.only in (None, each.__name__)):
+        for stranger in islice(entrance(), arguments.first):
+            place = folder / "stranger"
+            place.mkdir()
+            yield outcome_of(stranger, place)
+            shutil.rmtree(place)
 
 
 def parser() -> Any:
     """The command line."""
-    p = options("Give files with planted payloads to everything that reads files; none may run.", "strangers")
+    p = options("Give files with planted payloads to everything that reads files; none may run.")
+    p.add_argument("--only", choices=[each.__name__ for each in ENTRANCES], help="this entrance only")
     p.add_argument("--first", type=int, help="so many files of each entrance only")
     return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    note = "Each payload would make a file; none may, and what held it must be refused with a clear error."
+    return conduct("strangers", parser(), argv, cases, "Files from strangers", note)
 
 
 if __name__ == "__main__":

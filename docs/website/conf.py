@@ -35,6 +35,8 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
 
+highlight_language = "none"  # a block that names no language is no Python
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = "Triptych"
 html_static_path = ["style.css"]

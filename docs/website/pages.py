@@ -10,17 +10,18 @@ import api
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 NAVIGATION = {
-    "Start": ["docs/how_to", "docs/configuration", "docs/trainer"],
+    "Start": ["docs/how_to", "docs/configuration", "docs/trainer", "docs/demo"],
     "Vision": ["docs/classification", "docs/tbcnet", "docs/pose", "docs/dhrnet", "docs/selective_scan"],
     "Spiking networks": ["docs/stop"],
     "Robust learning": ["docs/robust", "docs/robust_methods", "docs/distillation"],
-    "Figures": ["docs/results", "docs/performance"],
+    "Deployment": ["docs/deploy", "docs/benchmark"],
+    "Figures": ["docs/results", "docs/performance", "docs/reliability"],
     "Reference": [f"api/{package}" for package in api.PACKAGES],
     "Project": ["docs/index", "CONTRIBUTING", "CHANGELOG"],
 }
 """The side bar. A page that is missing here fails the build."""
 
-LINK = re.compile(r"(!?)(\[[^\]]*\])\(([^)\s]+)\)")
+LINK = re.compile(r"(!?)(\[[^][]*\])\(([^)\s]+)\)")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 SHOWN = {".cff", ".cpp", ".cu", ".cuh", ".h", ".json", ".py", ".sh", ".toml", ".txt", ".yaml"}
 """Suffixes of the files that get a page; a file without suffix, such as LICENSE, gets one too."""

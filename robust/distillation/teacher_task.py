@@ -1,22 +1,19 @@
 """The task of teachers: classification with SoTeacher's regularisers, or the ones they are compared with."""
 
-import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
-from robust.averaging import WeightAverage, renew_statistics
+from robust.averaging import WeightAverage, epoch_images, renew_statistics
 from robust.distillation.indexed import IndexedDataset
 from robust.distillation.regularisers import Regularisation, Regularisers
 from vision.classification.data import ClassificationData
 from vision.classification.task import Classification
 from vision.engine.data import Sample
 from vision.engine.errors import ConfigError
-from vision.engine.evaluation import to_device
-from vision.engine.loading import load, size_of
+from vision.engine.loading import size_of
 from vision.engine.registry import register
 from vision.engine.task import Batch, Losses, StepContext
 
@@ -89,18 +86,4 @@ class RegularisedClassification(Classification):
     def after_epoch(self, epoch: int) -> None:
         if isinstance(self.network, WeightAverage) and self.swa_start is not None and epoch > self.swa_start:
             self.network.add()
-            renew_statistics(self.network.average, self._images(epoch))
-
-    def _images(self, epoch: int) -> Iterator[Tensor]:
-        """All training images once, augmented and mixed, in as many batches as an epoch has updates.
-
-        They are the same in every process, and in a run that was resumed.
-        """
-        dataset = self.train_data()
-        size = size_of(dataset, "training")
-        order = np.random.default_rng(epoch).permutation(size).tolist()
-        updates = (self._now.step + 1) // epoch if self._now is not None else 1
-        step = math.ceil(size / updates)
-        places = [order[i : i + step] for i in range(0, size, step)]
-        for batch in load(dataset, places, ("swa", epoch), self.collate, 0):
-            yield to_device(batch, self.device)["image"]
+            renew_statistics(self.network.average, epoch_images(self, epoch, self._now))

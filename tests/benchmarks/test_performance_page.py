@@ -127,10 +127,9 @@ def test_what_a_ratio_reaches(ratio: float, better: dict[str, Any], word: str) -
     assert reached({"ratio": ratio, "aim": 0.5, "stretch": stretch}, better) == word
 
 
-def test_the_readme_tells_the_worst_and_the_best(documents: dict[str, dict[str, Any]]) -> None:
+def test_the_readme_tells_the_aim_missed_furthest(documents: dict[str, dict[str, Any]]) -> None:
     lines = speed_in_short(documents).splitlines()
     assert lines[2:] == [
-        "| A scan: forward | a loop | 25 to 40× as fast | 20× as fast |",
         "| A scan: backward, L=768, (N, L, D) | a loop | 10× as fast | 20× as fast |",
         "| A trainer: digits, batch 8 | a bare loop | 1.02 of theirs | 1.03 of theirs |",
     ]

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -258,12 +261,36 @@ def test_a_soak_samples_after_each_work_and_goes_on_after_a_failure() -> None:
     def fail() -> None:
         raise OSError("gone")
 
-    moments, samples, failed = soak(iter([("a", lambda: None), ("b", fail), ("c", lambda: None)]), seconds=math.inf)
+    work = iter([("a", lambda: None), ("b", fail), ("c", lambda: None)])
+    moments, samples, failed = soak(os.getpid(), work, seconds=math.inf)
     assert len(moments) == len(samples) == 3 and moments == sorted(moments)
     assert [(outcome.case, outcome.said) for outcome in failed] == [("b", "OSError: gone")]
-    assert {"memory", "open files", "threads"} <= set(held()) <= set(LIMITS)
-    assert held()["memory"] > 10 and held()["threads"] >= 1
+    assert {"memory", "open files", "threads"} <= set(samples[0]) <= set(LIMITS)
     assert slopes([0.0], samples[:1]) == []
+
+
+def test_what_another_process_holds_is_told_by_the_system() -> None:
+    """A child that takes 64 MiB, four files and a thread more, as the system's own tool counts them."""
+    code = (
+        "import sys, threading, time\n"
+        "def more():\n"
+        "    global kept\n"
+        "    kept = [bytearray(64 << 20), *(open('/dev/null') for _ in range(4))]\n"
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "for line in sys.stdin: more(); print('done', flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-u", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        found = []
+        for _ in range(2):  # the first makes what a first thread and file bring along
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            found.append(held(child.pid))
+        child.kill()
+    assert found[1]["open files"] == 3 + 4
+    assert found[1]["threads"] == found[0]["threads"] + 1 == 3
+    assert 64 < found[1]["memory"] < 128
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
@@ -304,6 +331,7 @@ def test_a_case_each_has_a_row_each() -> None:
 
 def test_slopes_have_a_table_of_their_own() -> None:
     line = row("memory", "MiB", [0, 1800, 3600, 5400, 7200], [9, 9, 500, 501, 502], 30.0)
-    block = reliability_block("soak", {"reliability_soak": results([], slopes=[line])})
+    block = reliability_block("soak_page", {"reliability_soak_page": results([], slopes=[line])})
     assert "| memory | 3 | 500.0 | 502.0 MiB | +2.00 ± 0.00 | 30 | flat |" in block
-    assert reliability_block("soak", {}) == "Not run yet: `python benchmarks/reliability/soak.py`."
+    assert reliability_block("soak_page", {}) == "Not run yet: `python benchmarks/reliability/soak.py page`."
+    assert reliability_block("kills", {}) == "Not run yet: `python benchmarks/reliability/kills.py`."

@@ -58,11 +58,24 @@ def test_two_recipes_and_two_files_with_mistakes(tmp_path: Path) -> None:
 
 def test_two_strangers_at_each_entrance(tmp_path: Path) -> None:
     found = ran("strangers", tmp_path, "--first", "2")
-    assert len(found["cases"]) == 10
+    assert len(found["cases"]) == 12
     assert [case["end"] for case in found["cases"][:2]] == ["ran, as it must here"] * 2
     assert "THE PAYLOAD RAN" not in ends(found)
 
 
 def test_a_run_too_short_for_a_line(tmp_path: Path) -> None:
-    found = ran("soak", tmp_path, "--seconds", "0")
-    assert found["slopes"] == [] and found["note"].startswith("1 trainings of 7 small tasks")
+    found = ran("soak", tmp_path, "training", "--seconds", "0")
+    assert found["slopes"] == [] and found["note"].startswith("1 trainings of 11 small tasks")
+    assert found["command"] == "python benchmarks/reliability/soak.py training --seconds 0"
+
+
+def test_a_visitor_of_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="no gradio")
+    pytest.importorskip("onnxruntime", reason="no onnxruntime")
+    found = ran("soak", tmp_path, "page", "--seconds", "0")
+    assert found["slopes"] == [] and found["note"].startswith("1 visitors of a page of 7 networks")
+
+
+def test_a_package_of_compiled_code_runs_where_it_is_opened_and_nowhere_else(tmp_path: Path) -> None:
+    found = ran("strangers", tmp_path, "--only", "the_canary_works")
+    assert found["cases"][-1]["case"] == "a .pt2 package" and ends(found) == {"ran, as it must here"}

@@ -68,7 +68,7 @@ def test_the_choice() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("one: {minutes: 1}", "one: Value error, expected either 'train' or 'script'"),
+        ("one: {minutes: 1}", "one: Value error, expected 'train' or 'script'"),
         ("one: {minutes: 1, script: a.py, trains: [b]}", r"one\.trains: Extra inputs"),
         ("one: {minutes: 0, script: a.py}", r"one\.minutes: Input should be greater than 0"),
     ],

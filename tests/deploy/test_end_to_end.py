@@ -19,7 +19,7 @@ SLOW = ("infrared_targets", "single_stage_pose", "spiking_classification", "targ
 
 @pytest.mark.parametrize("name", ["classification", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
 def test_what_was_exported_predicts_as_the_task(name: str, tmp_path: Path) -> None:
-    task, write = lively(small_task(name), gain=0.1), SMALL[name].write
+    task, write = lively(small_task(name)), SMALL[name].write
     assert write is not None
     path = tmp_path / "input_7.png"
     write(path)

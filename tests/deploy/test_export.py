@@ -215,7 +215,7 @@ def test_a_failed_export_leaves_an_earlier_one(task: Task, tmp_path: Path, monke
 
 @pytest.mark.slow
 def test_a_package_of_pytorch(task: Task, tmp_path: Path) -> None:
-    from vision.deploy.torch_package import compiler
+    from vision.deploy.torch_package import PackageSession, compiler
 
     try:
         compiler()
@@ -230,6 +230,11 @@ def test_a_package_of_pytorch(task: Task, tmp_path: Path) -> None:
     x = images(task, 5)
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), task.network(x), rtol=1e-4, atol=1e-5)
+    session = PackageSession({"model": tmp_path / "torch" / "model.pt2"}, task.deployment())
+    turned = np.asfortranarray(x.numpy())  # as pixels are that come from [H, W, C]
+    (logits,) = session.run("model", {"image": turned}).values()
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, task.network(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_package_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: Task) -> None:

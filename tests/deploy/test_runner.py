@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,10 @@ def change(folder: Path, target: Path, **changes: Any) -> Path:
         ({"after": {"type": "os.system", "classes": ["a"]}}, "of 'image' to 'os.system', .*knows no predictions"),
         ({"after": {"type": "classes"}}, "damaged: 'classes' is missing; export the run again"),
         ({"before": {"type": "image", "size": "wide"}}, "damaged: .*export the run again"),
+        ({"before": {"type": "image", "size": 10**9, "channels": 3}}, "damaged: 1000000000 is not between 1 and 16384"),
+        ({"before": {"type": "image", "size": math.inf, "channels": 3}}, "damaged: cannot convert float infinity"),
+        ({"graphs": {"model": {"file": "model.onnx", "inputs": {"x": {"shape": [1], "dtype": "load"}}}}},
+         "damaged: dtype 'load' is none of bool"),
     ],
 )  # fmt: skip
 def test_a_description_that_cannot_be_used(

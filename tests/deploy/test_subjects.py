@@ -111,8 +111,10 @@ def test_a_recipe_without_its_data_says_what_needs_none(monkeypatch: pytest.Monk
 def test_an_exported_file_is_told_by_what_lies_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "image.pt2"
     file.touch()
-    with pytest.raises(ExportedFileError, match=r"no model\.json beside it"):
+    with pytest.raises(ConfigError, match=r"image\.pt2: holds compiled code, and opening it runs .*add --trust"):
         subject_of(parse(str(file)), (64, 64))
+    with pytest.raises(ExportedFileError, match=r"no model\.json beside it"):
+        subject_of(parse(str(file)), (64, 64), trust=True)
     told = {
         "format": 1, "task": "any", "before": {}, "after": {}, "precision": "int8", "trained": True,
         "run": {"metric": {"val": {"AP": 0.5}}},
@@ -120,12 +122,12 @@ def test_an_exported_file_is_told_by_what_lies_beside_it(tmp_path: Path) -> None
             "image": {"shape": ["N", 3, "H", "W"], "dtype": "float32"}, "n": {"shape": ["P"], "dtype": "int64"}}}},
     }  # fmt: skip
     (tmp_path / "model.json").write_text(json.dumps(told))
-    found = subject_of(parse(str(file)), (64, 32), people=3)
+    found = subject_of(parse(str(file)), (64, 32), people=3, trust=True)
     assert (found.precision, found.trained, found.name.backend) == ("int8", True, "aoti")
     assert {key: value.shape for key, value in found.inputs(2).items()} == {"image": (2, 3, 64, 32), "n": (3,)}
     assert found.figures == {"AP": 0.5, "primary": None, "split": "val"}
     with pytest.raises(ConfigError, match="say which with --size"):
-        subject_of(parse(str(file)))
+        subject_of(parse(str(file)), trust=True)
 
 
 def test_figures_of_a_run_are_those_of_its_test_split(tmp_path: Path) -> None:

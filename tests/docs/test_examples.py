@@ -1,5 +1,6 @@
 """Code on the pages: Python runs, recipes hold."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,11 +12,10 @@ from PIL import Image
 
 from tests.deploy import stubs
 from tests.docs.pages import CHECKOUT, PAGES, blocks
-from vision.engine.checkpoint import save_weights
+from tests.docs.runs import demo_stage
 from vision.engine.config import load
 from vision.engine.distributed import World
 from vision.engine.train import dry_run
-from vision.infrared import TBCNet
 
 PYTHON = [(page, text) for page in PAGES for text in blocks(page, "python")]
 YAML = [(page, text) for page in PAGES for text in blocks(page, "yaml")]
@@ -31,9 +31,8 @@ def test_python_runs(
     page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    weights = tmp_path / "runs/demo/tbcnet/checkpoints/best.safetensors"  # what `make demo` leaves
-    weights.parent.mkdir(parents=True)
-    save_weights(weights, TBCNet("lite", head_bias=0.0), {})
+    for stage in re.findall(r"runs/demo/(\w+)", text):
+        demo_stage(stage, tmp_path / "runs/demo" / stage)
     stubs.classifier(tmp_path / "runs/digits_cnn/export/onnx-fp32")
     stubs.KIND["udp_heatmap"](tmp_path / "runs/mamkpd_t_coco_quick/export/onnx-fp32")
     if 'load("runs/digits_cnn")' in text:

@@ -1,5 +1,6 @@
 """Names -> classes: what is registered, found, refused and built."""
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,31 @@ def test_a_value_the_constructor_refuses_is_the_users_mistake() -> None:
     register("picky")(picky)
     with pytest.raises(ConfigError, match=r"'picky' cannot be built: share must be in \[0, 1\], got 3\.0"):
         build({"type": "picky", "share": 3})
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [
+        (lambda width: nn.Linear(width, 3), "Trying to create tensor with negative dimension -1: [3, -1]"),
+        (lambda width: torch.empty(10**18), "it takes more memory than there is"),
+        (lambda width: torch.empty(10**10, 10**10), "Storage size calculation overflowed with sizes"),
+        (lambda width: torch.linspace(0, 1, width), "number of steps must be non-negative"),
+        (lambda width: torch.eye(width), "n must be greater or equal to 0, got -1"),
+        (lambda width: nn.init.normal_(torch.zeros(2), std=width), "normal expects std >= 0.0, but found std -1"),
+        (lambda width: 1 // (width + 1), "integer division or modulo by zero"),
+    ],
+)
+def test_a_size_that_torch_refuses_is_the_users_mistake(factory: Any, reason: str) -> None:
+    """The words are torch's own: where it changes them, this fails, and not a user's recipe with a traceback."""
+    entry = registry.Entry("huge", "network", factory)
+    with pytest.raises(ConfigError, match=re.escape(f"'huge' cannot be built of width: -1: {reason}")):
+        registry.make(entry, {"width": -1})
+
+
+def test_a_fault_of_a_constructor_is_not_called_the_users_mistake() -> None:
+    entry = registry.Entry("faulty", "network", lambda width: nn.Linear(2, 3)(torch.zeros(1, width)))
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        registry.make(entry, {"width": 5})
 
 
 def test_plugins_register_and_broken_ones_are_named_every_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from vision.classification.npz import read_npy, read_npz
 from vision.classification.subset import read_subset
 from vision.engine.checkpoint import read_resume, read_weights, save_resume, save_weights
 from vision.engine.errors import CheckpointError, ConfigError, DataError, UserError
-from vision.engine.loading import worker_deaths_told
+from vision.engine.loading import load, worker_deaths_told
 from vision.engine.recorder import Recorder
 from vision.engine.registry import build
 from vision.engine.run import RunFolder
@@ -159,7 +160,7 @@ def test_numbers_that_no_field_can_mean_are_found() -> None:
 
 @pytest.mark.parametrize("width", [-1, 10**12])
 def test_a_network_of_a_size_that_cannot_be_is_a_mistake_of_the_recipe(width: int) -> None:
-    with pytest.raises(ConfigError, match=r"mlp: inputs 64 and hidden|'mlp' cannot be built: "):
+    with pytest.raises(ConfigError, match=r"mlp: inputs 64 and hidden|'mlp' cannot be built of inputs: 64, hidden: "):
         build({"type": "mlp", "inputs": 64, "hidden": [width]}, "network")
 
 
@@ -178,6 +179,31 @@ def test_a_dead_worker_is_told_and_other_faults_are_left() -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
     with pytest.raises(RuntimeError, match="shapes"), worker_deaths_told():
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("lost", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "reset"), EOFError()])
+def test_a_worker_that_dies_while_its_batch_is_fetched_is_told(
+    lost: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch lets through what the socket of the dead says, for as long as the system still calls the worker alive."""
+
+    def batches(workers: int) -> Any:
+        class Loader:
+            num_workers = workers
+
+            def __iter__(self) -> Any:
+                yield {"image": 0}
+                raise lost
+
+        monkeypatch.setattr("vision.engine.loading.DataLoader", lambda *_, **__: Loader())
+        return load([0, 0], [[0], [1]], ("train", 0), list, workers)  # type: ignore[arg-type, list-item]
+
+    with pytest.raises(
+        DataError, match=r"DataLoader worker is gone \(.+\): often for want of memory.*trainer\.workers"
+    ):
+        list(batches(1))
+    with pytest.raises(type(lost)):  # a data set of its own that lost a connection
+        list(batches(0))
 
 
 def test_a_record_that_a_full_disk_does_not_take_is_told_once(tmp_path: Path) -> None:

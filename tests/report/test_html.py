@@ -130,9 +130,29 @@ def test_runs_judged_by_other_figures_stand_apart(make_run: MakeRun) -> None:
     page = page_of(make_run("a"), make_run("b", 1), make_run("c", primary="nll"))
     require_self_contained(page)
     sections = [heading for heading in page.headings if heading.startswith(("Judged", "On "))]
-    assert sections == ["Judged by accuracy", "On test", "On val", "Judged by nll", "On test", "On val"]
+    below = ["On test", "On val"]
+    assert sections == ["Judged by accuracy on digits", *below, "Judged by nll on digits", *below]
     rows = [[row[0] for row in table] for table in page.tables if table[0][0] == "run"]
     assert rows == 2 * [["run", "a", "b", "a and 1 more, 2 seeds"]] + 2 * [["run", "c"]]
+
+
+def test_runs_on_other_data_stand_apart(make_run: MakeRun) -> None:
+    elsewhere = {"data": {"type": "folder", "root": "some/photos"}}
+    page = page_of(make_run("a"), make_run("b", 1), make_run("c", recipe=elsewhere))
+    assert [heading for heading in page.headings if heading.startswith("Judged")] == [
+        "Judged by accuracy on digits", "Judged by accuracy on photos",
+    ]  # fmt: skip
+    assert [[row[0] for row in table] for table in page.tables if table[0][0] == "run"][-1] == ["run", "c"]
+
+
+def test_a_figure_measured_once_has_no_chart_among_several_runs(make_run: MakeRun) -> None:
+    often, once = make_run("a"), make_run("b", 1)
+    lines = [json.loads(line) for line in (once / "metrics.jsonl").read_text().splitlines()]
+    kept = [line for line in lines if line["kind"] != "eval" or line["step"] == 20]
+    kept[-2]["metrics"] |= {"rare": 0.5}
+    (once / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    page = page_of(often, once)
+    assert "accuracy (val)" in page.text and "rare (val)" not in page.text
 
 
 def test_a_pipeline_shows_its_stages_and_steps(tmp_path: Path, make_run: MakeRun) -> None:

@@ -51,6 +51,23 @@ def test_seeds_of_a_stage_belong_together_whatever_was_filled_in(tmp_path: Path,
     }
 
 
+def test_a_step_has_its_own_seed_or_that_of_the_folder_it_lies_in(tmp_path: Path, make_run: MakeRun) -> None:
+    folder = pipeline(tmp_path, make_run)
+    for seed in (0, 1, 10):
+        step = folder / f"seed{seed}" / "judge"
+        step.mkdir()
+        (step / "config.yaml").write_text(f"# sha256: 3\nname: judge\nstep: {{type: judge, seed: {seed}}}\n")
+    alone = folder.parent / "alone"
+    alone.mkdir()
+    (alone / "config.yaml").write_text("# sha256: 2\nname: alone\nstep: {type: grid}\n")
+    steps = [run for run in read_runs([folder, alone]) if run.is_step]
+    assert {group.label: [run.seed for run in group.runs] for group in group_by_seed(steps)} == {
+        "p/find": [0, 1, 10],
+        "p/judge": [0, 1, 10],
+        "alone": [None],
+    }
+
+
 def test_a_run_is_read_once(make_run: MakeRun) -> None:
     folder = make_run("a")
     assert [run.label for run in read_runs([folder, folder])] == ["a"]

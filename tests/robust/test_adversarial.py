@@ -254,3 +254,20 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, monkey
     )
     assert int(whole["count"]) == 2
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+def test_averaging_takes_the_batches_of_an_epoch_whatever_this_process_saw() -> None:
+    """Resumed before an epoch's last, smaller batch, or as one of several processes, a task has seen others' shares."""
+    task = AdversarialClassification(digits(), DigitsCNN(), swa_start=0).train()
+    sizes: list[int] = []
+    task.network.average.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))  # type: ignore[union-attr]
+    for seen in (20, 3):  # one process, then a share of a batch
+        for step in (0, 1):
+            context = StepContext(step, 4, 0)
+            batch = task.collate([task.train_data()[index] for index in range(seen)])
+            task.before_step(context)
+            for losses in task.training_step(batch, context):
+                assert losses
+        task.after_epoch(1)
+        assert sizes == [20, 20]  # 40 images, two updates an epoch
+        sizes.clear()

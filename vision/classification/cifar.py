@@ -97,7 +97,7 @@ class Cifar(ClassificationData):
         for folder in (root, root / self.folder):
             if (folder / self.train_files[0]).is_file() or (folder / self.test_files[0]).is_file():
                 found.append(("batches", folder))
-        for path in [root] if root.is_file() else sorted(root.glob("*.npz")):
+        for path in self._archives():
             keys = npz_keys(path)
             if "train_images" in keys:
                 found.append(("npz", path))
@@ -105,12 +105,19 @@ class Cifar(ClassificationData):
                 found.append(("npz_jpeg", path))
         return found
 
+    def _archives(self) -> list[Path]:
+        root = Path(self.root).expanduser()
+        return [root] if root.is_file() else sorted(root.glob("*.npz"))
+
     def _choose(self, found: list[tuple[Layout, Path]]) -> tuple[Layout, Path]:
         fitting = [entry for entry in found if self.layout in ("auto", entry[0])]
         if not fitting:
-            wanted = f"'{self.folder}', or an npz file" if self.layout == "auto" else f"the layout '{self.layout}'"
+            archive = "an npz file with 'train_images' or 'train_jpeg'"
+            wanted = f"'{self.folder}', or {archive}" if self.layout == "auto" else f"the layout '{self.layout}'"
+            layouts = [layout for layout, _ in found]
+            other = [f"{path.name} without them" for path in self._archives()]
             raise DataError(
-                f"{self.root}: holds no CIFAR as {wanted} (found: {', '.join(e[0] for e in found) or 'nothing'}); "
+                f"{self.root}: holds no CIFAR as {wanted} (found: {', '.join(layouts or other) or 'nothing'}); "
                 "check data.root and data.layout"
             )
         if len(fitting) > 1:

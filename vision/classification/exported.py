@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vision.classification.pixels import Pixels, as_input, as_picture, brought_to, read_pixels
 from vision.classification.scores import Scores, scores_of
-from vision.engine.exported import Boxes, ExportedSystem, Given, Run, refuse_boxes
+from vision.engine.exported import Boxes, ExportedSystem, Given, Run, refuse_boxes, whole
 from vision.engine.prediction import Picture
 
 
@@ -20,10 +20,10 @@ class ImageReader:
     """
 
     def __init__(self, before: Mapping[str, Any]) -> None:
-        self.size, self.channels = int(before["size"]), int(before["channels"])
+        self.size, self.channels = whole(before["size"]), int(before["channels"])
         self.resize, self.mean, self.std = before["resize"], before["mean"], before["std"]
-        if self.resize not in ("stretch", "short_side") or self.channels not in (1, 3) or self.size < 1:
-            raise ValueError(f"resize {self.resize!r}, channels {self.channels}, size {self.size}")
+        if self.resize not in ("stretch", "short_side") or self.channels not in (1, 3):
+            raise ValueError(f"resize {self.resize!r}, channels {self.channels}")
         for values in (self.mean, self.std):
             if values is not None and len(values) != self.channels:
                 raise ValueError(f"{len(values)} values for {self.channels} channels")

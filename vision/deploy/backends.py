@@ -241,7 +241,8 @@ def exported(graph: Graph, inputs: Mapping[str, Tensor], how: How, folder: Path)
     """
     if how.backend == "tensorrt":
         raise ConfigError(
-            "tensorrt: engines are not built on the fly; run tools/export.py --format tensorrt, and give its engine"
+            "tensorrt: engines are not built on the fly; run tools/export.py --format tensorrt or tensorrt-rtx, and "
+            "give its engine"
         )
     if how.backend == "onnxruntime":
         return _to_onnx(graph, inputs, how.precision, folder)

@@ -59,6 +59,11 @@ class Compared:
         return self.total / max(self.count, 1)
 
     @property
+    def share(self) -> float:
+        """The largest difference, of the reference's largest value."""
+        return self.largest / max(self.scale, 1e-6)
+
+    @property
     def cosine(self) -> float:
         """Of both outputs as vectors; 1 where both are zero."""
         product, a, b = self.products

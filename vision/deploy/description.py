@@ -17,6 +17,9 @@ KEY = "triptych"
 SIDECAR = "model.json"
 """Name of the file that holds the description beside the graphs."""
 
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+"""What inputs and outputs may be made of. Nothing else that a file names is looked up in NumPy or PyTorch."""
+
 
 @dataclass(frozen=True)
 class Port:
@@ -24,7 +27,7 @@ class Port:
 
     Attributes:
         shape: a number for an axis of fixed size, a letter for one of any size.
-        dtype: NumPy's name.
+        dtype: one of :data:`DTYPES`.
         multiple: axes H and W are multiples of this, pixels.
         smallest: axes H and W are at least this, pixels.
     """
@@ -90,7 +93,7 @@ def parsed(text: str, where: str) -> Description:
             raise ValueError("no graphs")
         before, after = dict(tree["before"]), dict(tree["after"])
         return Description(str(tree["task"]), graphs, before, after, tree)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ExportedFileError(f"{where}: its description is damaged: {told(error)}; export the run again") from error
 
 
@@ -108,5 +111,7 @@ def _graph(tree: Mapping[str, Any]) -> GraphFile:
 
 
 def _port(tree: Mapping[str, Any]) -> Port:
-    shape = tuple(axis if isinstance(axis, str) else int(axis) for axis in tree["shape"])
-    return Port(shape, str(tree["dtype"]), int(tree.get("multiple", 1)), int(tree.get("smallest", 1)))
+    shape, dtype = tuple(axis if isinstance(axis, str) else int(axis) for axis in tree["shape"]), str(tree["dtype"])
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype '{dtype[:40]}' is none of {', '.join(DTYPES)}")
+    return Port(shape, dtype, int(tree.get("multiple", 1)), int(tree.get("smallest", 1)))

@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 FORMATS = ("onnx", *KINDS, "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
+CALIBRATED_AT_ONCE = 4
+"""Samples of a batch whose ranges are noted: every value inside the network is held at the same time, 7 GB for MamKPD
+and 16 people."""
 SPREAD = 5.0
 """A layer diverges where it differs by this many times less than the outputs may; errors grow from layer to layer."""
 
@@ -76,6 +79,8 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
     """
     _require_known(options)
     task = task.cpu().eval()
+    if options.precision == "int8":  # before the work, not after it
+        require_enough(size_of(_calibration(task, options), "train"))
     deployment, reference = task.deployment(), task.deployment(folded=False)
     if options.size is not None:
         deployment = at_size(deployment, options.size)
@@ -96,6 +101,8 @@ def export(task: Task, origin: Origin, folder: Path, options: Options) -> Parity
     write_json(rejected / "parity.json", parity.to_dict())
     if reasons:
         raise DeploymentError(_refusal(reasons, parity, rejected))
+    for told in parity.by_float64():
+        log.warning("%s: the network amplifies rounding: %s", folder.name, told)
     if options.kind in KINDS:
         _add_engines(deployment, origin, rejected, options)
     _take_place(rejected, folder)
@@ -112,8 +119,6 @@ def _require_known(options: Options) -> None:
         raise DeploymentError(f"--precision {options.precision}: packages of PyTorch are exported in fp32 only")
     if options.scan_form == "node" and options.precision != "fp32":
         raise DeploymentError("--scan-form node: nodes that others implement are exported in fp32 only")
-    if options.precision == "int8":
-        require_enough(options.calibration)
 
 
 def _refusal(reasons: list[str], parity: Parity, where: Path) -> str:
@@ -213,12 +218,14 @@ def _converted(task: Task, deployment: Deployment, plain: dict[str, Any], option
     if options.precision == "fp16":
         return {name: in_half(model) for name, model in plain.items()}
     if options.precision == "int8":
-        dataset = _first(task.calibration_data(), options.calibration, "train")
-        count = size_of(dataset, "train")
-        require_enough(count)
-        feeds = _feeds(task, dataset, deployment)
+        dataset = _calibration(task, options)
+        count, feeds = size_of(dataset, "train"), _feeds(task, dataset, deployment)
         return {name: in_int8(model, _only(feeds, deployment[name]), count) for name, model in plain.items()}
     return plain
+
+
+def _calibration(task: Task, options: Options) -> "Dataset[Sample]":
+    return _first(task.calibration_data(), options.calibration, "train")
 
 
 def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> list[tuple[str, Feeds]]:
@@ -234,8 +241,9 @@ def _feeds(task: Task, dataset: "Dataset[Sample]", deployment: Deployment) -> li
 
     def look(batch: dict[str, Any]) -> None:
         task.predict_exported(batch, noting)
+        task.drive_exported(batch, noting)
 
-    for_batches(task, dataset, look)
+    for_batches(task, dataset, look, CALIBRATED_AT_ONCE)
     return found
 
 

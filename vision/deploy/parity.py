@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from vision.deploy.bounds import BOUNDS, Bound
 from vision.deploy.comparison import Compared
+from vision.deploy.rounding import Rounding, doubled
 from vision.deploy.session import Session
 from vision.deploy.sizes import fitted
 from vision.engine.data import Sample
@@ -24,6 +25,8 @@ from vision.engine.task import Metric, Task
 Arrays = tuple[NDArray[Any], ...]
 AT_ONCE = 16
 """Samples in a batch."""
+DRIVEN = "all calls"
+"""What the outputs of a graph that ran on its own outputs are called."""
 
 
 @dataclass
@@ -35,12 +38,16 @@ class GraphParity:
         calls: how often it ran on real samples; where that is 0, its example was compared.
         worst: the inputs whose outputs differed most, and by what share of their largest value.
         wrong: what did not even have the same shape.
+        driven: of a graph that runs on its own outputs, what all its calls together gave, compared.
+        rounding: by output, how far PyTorch and the file are from float64; only of graphs beyond their bounds.
     """
 
     outputs: dict[str, Compared]
     calls: int = 0
     worst: tuple[float, Arrays] = (-1.0, ())
     wrong: str = ""
+    driven: Compared | None = None
+    rounding: dict[str, Rounding] = field(default_factory=dict)
 
     def add(self, inputs: Arrays, reference: Arrays, exported: Arrays) -> None:
         """One call of both."""
@@ -60,7 +67,25 @@ class GraphParity:
         if self.wrong:
             return [self.wrong]
         spiking = any(output.binary for output in self.outputs.values())
-        return [f"'{name}': {told}" for name, o in self.outputs.items() for told in o.broken(bound, spiking)]
+        found = []
+        for name, output in {**self.outputs, **({DRIVEN: self.driven} if self.driven else {})}.items():
+            told, rounding = output.broken(bound, spiking), self.rounding.get(name)
+            if told and rounding is not None:
+                told = rounding.broken(bound, spiking)
+            found += [f"'{name}': {each}" for each in told]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``parity.json``."""
+        found = {
+            "calls": self.calls, "real": self.calls > 0,
+            "outputs": {name: output.to_dict() for name, output in self.outputs.items()},
+        }  # fmt: skip
+        if self.driven:
+            found["driven"] = self.driven.to_dict()
+        if self.rounding:
+            found["float64"] = {name: rounding.to_dict() for name, rounding in self.rounding.items()}
+        return found
 
 
 @dataclass
@@ -111,6 +136,18 @@ class Parity:
             )
         return found
 
+    def by_float64(self) -> list[str]:
+        """The graphs that are beyond their bounds and no further from float64 than PyTorch is, in words."""
+        found = []
+        for name, graph in self.graphs.items():
+            if graph.rounding and not graph.broken(self.bound):
+                ours, files = (max(getattr(r, who).share for r in graph.rounding.values()) for who in ("torch", "file"))
+                found.append(
+                    f"graph '{name}': PyTorch's float32 is up to {ours:.1e} of the largest value from float64, the "
+                    f"file {files:.1e}"
+                )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """The content of ``parity.json``; see :data:`vision.deploy.schemas.PARITY`."""
         reasons = self.reasons()
@@ -122,14 +159,7 @@ class Parity:
             "samples": self.samples,
             "split": self.split,
             "resized": self.resized,
-            "graphs": {
-                name: {
-                    "calls": graph.calls,
-                    "real": graph.calls > 0,
-                    "outputs": {key: output.to_dict() for key, output in graph.outputs.items()},
-                }
-                for name, graph in self.graphs.items()
-            },
+            "graphs": {name: graph.to_dict() for name, graph in self.graphs.items()},
             "metric": {"name": self.primary, "before": self.before, "after": self.after},
             "bounds": vars(self.bound),
             "divergence": self.divergence,
@@ -192,14 +222,62 @@ def compare(
         graphs[name].calls += 1
         return outputs
 
+    def drive(batch: dict[str, Any]) -> None:
+        for name, expected in task.drive_exported(batch, both).items():
+            graph, found = graphs[name], task.drive_exported(batch, exported)[name]
+            graph.driven = graph.driven or Compared()
+            graph.driven.add(expected.detach().numpy(), found.detach().numpy())
+
     before = judged(task, dataset, both)
     after = {} if resized else judged(task, dataset, exported)
+    for_batches(task, dataset, drive)
     for graph in deployment.graphs:
         if not graphs[graph.name].calls:
             outputs, found = trusted(graph.name, *graph.example), exported(graph.name, *graph.example)
             graphs[graph.name].add(_arrays(graph.example), _arrays(outputs), _arrays(found))
     primary = task.exported_metric(dataset).primary
-    return Parity(precision, split, size_of(dataset, split), graphs, primary, before, after, resized=resized)
+    parity = Parity(precision, split, size_of(dataset, split), graphs, primary, before, after, resized=resized)
+    beyond = {name: graph for name, graph in graphs.items() if graph.broken(parity.bound) and not graph.wrong}
+    if precision == "fp32" and beyond:
+        _beside_float64(task, dataset, reference, deployment, exported, beyond)
+    return parity
+
+
+def _beside_float64(
+    task: Task,
+    dataset: "Dataset[Sample]",
+    reference: Deployment,
+    deployment: Deployment,
+    exported: Run,
+    graphs: Mapping[str, GraphParity],
+) -> None:
+    """Runs every sample once more, and notes how far PyTorch and the files of these graphs are from float64."""
+    trusted, exact = modules_of(reference), doubled(reference)
+    for graph in graphs.values():
+        graph.rounding = {name: Rounding() for name in graph.outputs}
+
+    def three(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        if name in graphs:
+            shown = fitted(deployment[name], inputs)
+            found = (_arrays(run(name, *shown)) for run in (exact, trusted, exported))
+            for output, each in zip(reference[name].outputs, zip(*found, strict=True), strict=True):
+                graphs[name].rounding[output].add(*each)
+        return trusted(name, *inputs)
+
+    def look(batch: dict[str, Any]) -> None:
+        task.predict_exported(batch, three)
+        for name, ours in task.drive_exported(batch, three).items():
+            if name in graphs:
+                one, files = (task.drive_exported(batch, run)[name] for run in (exact, exported))
+                graphs[name].rounding.setdefault(DRIVEN, Rounding()).add(*_arrays((one, ours, files)))
+
+    for_batches(task, dataset, look)
+    for name, graph in graphs.items():
+        if not graph.calls:
+            example = deployment[name].example
+            found = (_arrays(run(name, *example)) for run in (exact, trusted, exported))
+            for rounding, each in zip(graph.rounding.values(), zip(*found, strict=True), strict=True):
+                rounding.add(*each)
 
 
 def judged(task: Task, dataset: "Dataset[Sample]", run: Run) -> dict[str, float]:
@@ -213,10 +291,12 @@ def judged(task: Task, dataset: "Dataset[Sample]", run: Run) -> dict[str, float]
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def for_batches(task: Task, dataset: "Dataset[Sample]", use: Callable[[dict[str, Any]], None]) -> None:
-    """Hands every batch of a data set to ``use``, in eval mode and without gradients."""
+def for_batches(
+    task: Task, dataset: "Dataset[Sample]", use: Callable[[dict[str, Any]], None], at_once: int = AT_ONCE
+) -> None:
+    """Hands every batch of a data set, of ``at_once`` samples, to ``use``, in eval mode and without gradients."""
     size, training = size_of(dataset, "exported"), task.training
-    batches = [list(range(first, min(first + AT_ONCE, size))) for first in range(0, size, AT_ONCE)]
+    batches = [list(range(first, min(first + at_once, size))) for first in range(0, size, at_once)]
     task.eval()
     try:
         with torch.no_grad():

@@ -54,12 +54,16 @@ def in_int8(model: Any, feeds: Iterable[Feeds], count: int) -> Any:
         return onnx.load(str(after))
 
 
+ADVICE = ("pre-processing before quantization", "is out-of-range for weight")
+"""What ONNX Runtime says for nothing: the exporter has simplified the model, and vectors have one range anyway."""
+
+
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Without ONNX Runtime's advice to pre-process a model: the exporter has simplified it already."""
+    """Without :data:`ADVICE`."""
 
     def other(record: logging.LogRecord) -> bool:
-        return "pre-processing before quantization" not in record.getMessage()
+        return not any(each in record.getMessage() for each in ADVICE)
 
     root = logging.getLogger()
     root.addFilter(other)
@@ -78,7 +82,8 @@ def require_enough(count: int) -> None:
     if count < FEWEST:
         raise DeploymentError(
             f"int8 needs at least {FEWEST} training samples to find the ranges of activations by, got {count}: with n "
-            "samples a new one exceeds a range with probability 1/(n+1); raise --calibration or data.limit"
+            "samples a new one exceeds a range with probability 1/(n+1); raise --calibration, or give the data more of "
+            "them (data.limit, say)"
         )
 
 

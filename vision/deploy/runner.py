@@ -264,7 +264,7 @@ def _system_of(description: Description, where: str) -> ExportedSystem:
     module, name, _ = SYSTEMS[kind]
     try:
         system: ExportedSystem = getattr(importlib.import_module(module), name)(description.before, description.after)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ExportedFileError(f"{where}: its description is damaged: {told(error)}; export the run again") from error
     return system
 

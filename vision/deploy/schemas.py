@@ -4,6 +4,11 @@ from typing import Any
 
 _NUMBER = {"type": ["number", "null"]}
 _FIGURES = {"type": "object", "additionalProperties": _NUMBER}
+_COMPARED = {
+    "type": "object",
+    "required": ["largest", "mean", "cosine", "scale", "numbers"],
+    "additionalProperties": _NUMBER,
+}
 _PORT: dict[str, Any] = {
     "type": "object",
     "required": ["shape", "dtype"],
@@ -120,13 +125,14 @@ PARITY: dict[str, Any] = {
                 "properties": {
                     "calls": {"type": "integer", "minimum": 0},
                     "real": {"type": "boolean"},
-                    "outputs": {
+                    "outputs": {"type": "object", "minProperties": 1, "additionalProperties": _COMPARED},
+                    "driven": _COMPARED,
+                    "float64": {
                         "type": "object",
-                        "minProperties": 1,
                         "additionalProperties": {
                             "type": "object",
-                            "required": ["largest", "mean", "cosine", "scale", "numbers"],
-                            "additionalProperties": _NUMBER,
+                            "required": ["torch", "file"],
+                            "additionalProperties": _COMPARED,
                         },
                     },
                 },

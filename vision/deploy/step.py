@@ -100,7 +100,7 @@ class ExportToOnnx:
 def largest(parity: Parity) -> float:
     """The largest difference of any output of any graph, relative to the output's largest value."""
     outputs = [output for graph in parity.graphs.values() for output in graph.outputs.values()]
-    return max(output.largest / max(output.scale, 1e-6) for output in outputs)
+    return max(output.share for output in outputs)
 
 
 def drawn(task: Task, dataset: "Dataset[Sample]", run: Run, count: int) -> dict[str, bytes]:

@@ -100,6 +100,7 @@ def subject_of(
     folded: bool = True,
     graph: str | None = None,
     people: int = 1,
+    trust: bool = False,
 ) -> Subject:
     """Builds or loads what a name means.
 
@@ -111,14 +112,19 @@ def subject_of(
         folded: with batch norms and branches folded, as it would be used.
         graph: which graph, of a network that is exported as several; the first without it.
         people: P, of graphs that take people.
+        trust: a package of PyTorch may be opened, which runs the code in it.
 
     Raises:
-        UserError: it cannot be built or loaded; or nothing tells the size of its input.
+        UserError: it cannot be built or loaded; a package that nobody vouched for; nothing tells the size of its input.
     """
     asked = {
         "size": size, "usual": usual, "checkpoint": checkpoint, "folded": folded, "graph": graph, "people": people
     }  # fmt: skip
     if name.kind == "file":
+        if name.backend == "aoti" and not trust:
+            raise ConfigError(
+                f"{name.what}: holds compiled code, and opening it runs that code; if you made it yourself, add --trust"
+            )
         return _of_file(name, size, people)
     if name.kind == "network":
         built = _of_network(name, size, usual or {}, folded)

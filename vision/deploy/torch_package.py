@@ -75,7 +75,8 @@ class PackageSession:
 
     def run(self, graph: str, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """The outputs of a graph by name."""
-        given = (torch.from_numpy(np.array(feeds[name])) for name in self._graphs[graph].inputs)
+        # compiled for rows after rows: of any other layout it reads the wrong numbers, without a word
+        given = (torch.from_numpy(np.array(feeds[name], order="C")) for name in self._graphs[graph].inputs)
         with torch.no_grad():
             found = self._loaded[graph](*given)
         found = found if isinstance(found, tuple | list) else (found,)

@@ -22,6 +22,25 @@ Given = str | Path | Image.Image | NDArray[Any]
 Boxes = Sequence[Sequence[float]] | NDArray[Any]
 """Left, top, width and height of each object in pixels, ``[P, 4]``, or with a score after them ``[P, 5]``."""
 
+LARGEST = 1 << 14
+"""Pixels of the largest side, and steps of the longest sequence, that a description may ask for."""
+
+
+def whole(value: Any) -> int:
+    """A side in pixels, or a count of steps, of a description.
+
+    Raises:
+        ValueError: below 1 or above :data:`LARGEST`; also ``TypeError`` for what is no number.
+
+    Example:
+        >>> whole(256)
+        256
+    """
+    found = int(value)
+    if not 1 <= found <= LARGEST:
+        raise ValueError(f"{found} is not between 1 and {LARGEST}")
+    return found
+
 
 class Run(Protocol):
     """Runs a graph of the exported network."""

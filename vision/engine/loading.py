@@ -178,7 +178,7 @@ def load(
         generator=torch.Generator().manual_seed(0),
         pin_memory=pin,
     )
-    with worker_deaths_told():
+    with worker_deaths_told(), _lost_connections_told(loader.num_workers):
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
@@ -201,6 +201,20 @@ def worker_deaths_told() -> Iterator[None]:
             f"{str(error).splitlines()[0].strip().rstrip('.')}: often for want of memory. Take fewer "
             "(trainer.workers=0: none); a training goes on from its last checkpoint with --resume"
         ) from error
+
+
+@contextmanager
+def _lost_connections_told(workers: int) -> Iterator[None]:
+    """Inside, a connection to a worker that is lost is its death: torch may try to fetch a batch from it meanwhile.
+
+    What a data set raised in a worker stays what it is; torch begins it with "Caught".
+    """
+    try:
+        yield
+    except (ConnectionError, EOFError) as error:
+        if workers == 0 or str(error).startswith("Caught "):
+            raise
+        raise RuntimeError(f"DataLoader worker is gone ({error or type(error).__name__})") from error
 
 
 def _as_it_is(batch: Any) -> Any:

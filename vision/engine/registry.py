@@ -214,10 +214,35 @@ def make(entry: Entry, arguments: dict[str, Any]) -> Any:
 
     Raises:
         ConfigError: the factory refuses a value (its ValueError says why), or torch does: a size below 0, or more
-            memory than there is.
+            memory than there is. Any other RuntimeError is a fault of the factory, and is let through.
     """
     try:
         return entry.factory(**arguments)
-    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ConfigError(f"'{entry.name}' cannot be built: {reason}") from error
+    except ValueError as error:
+        raise ConfigError(f"'{entry.name}' cannot be built: {_first_line(error)}") from error
+    except (ArithmeticError, MemoryError, RuntimeError) as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        numbers = ", ".join(f"{name}: {value}" for name, value in arguments.items() if _is_numbers(value))
+        raise ConfigError(f"'{entry.name}' cannot be built of {numbers or 'what is given'}: {reason}") from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Why torch refuses a size; None where the error is of something else."""
+    told = _first_line(error)
+    if isinstance(error, MemoryError) or "allocate memory" in told or "out of memory" in told:
+        return "it takes more memory than there is"
+    sizes = ("negative dimension", "overflow", "must be non-negative", "must be greater or equal to 0", "std >= 0")
+    return told if isinstance(error, ArithmeticError) or any(words in told for words in sizes) else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether it is a number or a list of them."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_is_numbers, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)

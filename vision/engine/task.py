@@ -180,9 +180,21 @@ class Task(nn.Module, ABC):
         with self.exported(run):
             return self.predict(batch)
 
+    def drive_exported(self, batch: Batch, run: Run) -> dict[str, Tensor]:
+        """Runs the graphs that predicting does not, on real samples, so that they too are compared and calibrated.
+
+        Args:
+            batch: on the CPU.
+            run: as of :meth:`predict_exported`.
+
+        Returns:
+            What all calls of each such graph gave together, by the graph's name; empty where predicting runs them all.
+        """
+        return {}
+
     @contextmanager
     def exported(self, run: Run) -> "Iterator[None]":
-        """Inside, :attr:`network` is the exported graph ``model``."""
+        """Inside, ``network`` is the exported graph ``model``."""
         kept = self.network
         self.network = Exported(run)
         try:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.engine.exported import Boxes, ExportedSystem, Given, Run, as_image, checked_boxes, refuse_boxes
+from vision.engine.exported import Boxes, ExportedSystem, Given, Run, as_image, checked_boxes, refuse_boxes, whole
 from vision.engine.prediction import Picture
 from vision.pose.crops import as_input, crop_matrix, inverse, mapped, region, to_image, upright
 from vision.pose.decoding import (
@@ -63,7 +63,7 @@ class _Heatmaps:
     """Of the codecs ``heatmap`` and ``udp_heatmap``."""
 
     def __init__(self, after: Mapping[str, Any]) -> None:
-        self.size = [int(side) for side in after["input_size"]]
+        self.size = [whole(side) for side in after["input_size"]]
         self.dark = (float(after["sigma"]), int(after["blur"])) if after["type"] == "udp_heatmap" else None
 
     def mirrored(self, outputs: Arrays, flip_index: Sequence[int]) -> Arrays:
@@ -92,7 +92,7 @@ class ExportedTopDown(ExportedSystem):
     """Poses of the people in boxes: ``before`` of type ``crop``, ``after`` of a codec's type."""
 
     def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        width, height = (int(side) for side in before["input_size"])
+        width, height = (whole(side) for side in before["input_size"])
         self.size, self.padding = (width, height), float(before["padding"])
         self.mean, self.std = before["mean"], before["std"]
         self.decoding: Decoding = _Rows(after) if after["type"] == "simcc" else _Heatmaps(after)
@@ -142,7 +142,8 @@ class ExportedSingleStage(ExportedSystem):
     graphs: ClassVar[tuple[str, ...]] = ("image", "people")
 
     def __init__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        self.short, self.scales = int(before["short"]), [float(scale) for scale in before["scales"]]
+        short = whole(before["short"])
+        self.shorts = [short, *(whole(short_side(short, float(scale))) for scale in before["scales"])]
         self.mean, self.std = before["mean"], before["std"]
         self.most, self.threshold, self.kernel = int(after["most"]), float(after["threshold"]), int(after["kernel"])
         self.flip_test, self.nms = bool(after["flip_test"]), after["nms"]
@@ -157,8 +158,7 @@ class ExportedSingleStage(ExportedSystem):
     def predict(self, run: Run, seen: Picture, name: str, number: int | None, boxes: Boxes | None) -> Poses:
         refuse_boxes(boxes)
         require_compact(seen.shape[1], seen.shape[0], name)
-        shorts = [self.short, *(short_side(self.short, scale) for scale in self.scales)]
-        parts = [self._at(run, seen, short) for short in shorts]
+        parts = [self._at(run, seen, short) for short in self.shorts]
         joints, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
         if self.nms is not None:
             kept = oks_nms(joints, scores, extent(joints), self.skeleton.sigmas, float(self.nms))

@@ -34,7 +34,9 @@ def graphs(network: DHRNet, images: Tensor) -> tuple[Graph, Graph]:
 
 
 class ExportedDHRNet(nn.Module):
-    """The two graphs in the place of the network they are of, for :meth:`SingleStagePose.predict`.
+    """The two graphs in the place of the network they are of.
+
+    For :meth:`vision.pose.single_stage.SingleStagePose.predict`.
 
     Args:
         run: runs exported graphs.

@@ -88,7 +88,7 @@ def count_values(weights: Path) -> tuple[int, int, int]:
 def _figures(group: Group) -> list[str]:
     if not any(run.results for run in group.runs):
         return ["Not evaluated yet."]
-    seeds = ", ".join(str(run.seed) for run in group.runs)
+    seeds = ", ".join(str(run.seed) for run in group.runs if run.seed is not None)
     lines = ["| evaluation | split | samples | figure | value |", "|---|---|---:|---|---:|"]
     for name in evaluation_names(group.runs):
         judged = [run for run in group.runs if name in run.results]
@@ -102,7 +102,8 @@ def _figures(group: Group) -> list[str]:
     kept = {str(r.get("checkpoint")) for run in group.runs for r in run.results.values() if r.get("checkpoint")}
     spread = "; ± is the sample standard deviation over them" if len(group.runs) > 1 else ""
     weights = f" Weights: {', '.join(sorted(kept))}." if kept else ""
-    return [*lines, "", f"Bold: what the evaluation is judged by. Seed {seeds}{spread}.{weights}"]
+    seeded = f" Seed {seeds}{spread}." if seeds else ""
+    return [*lines, "", f"Bold: what the evaluation is judged by.{seeded}{weights}"]
 
 
 def _training(group: Group) -> list[str]:
@@ -111,7 +112,7 @@ def _training(group: Group) -> list[str]:
         made = run.environment or {}
         machine = ", ".join(map(str, [*(made.get("gpus") or []), f"{made.get('cpu')} ({made.get('cores')} cores)"]))
         versions = made.get("versions") or {}
-        told = [f"seed {run.seed}"]
+        told = [f"seed {run.seed}"] if run.seed is not None else []
         if run.train_seconds is not None:
             told.append(f"{duration(run.train_seconds)} of training")
         if run.best is not None:

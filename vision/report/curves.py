@@ -101,11 +101,9 @@ def _note(span: float) -> str:
 def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
     """A chart for each figure measured during training, over steps; the point of the best weights is marked.
 
-    None where no run was evaluated more than once.
+    A figure that no run measured more than once has none.
     """
     lines = [line for run in runs for line in run.evaluations]
-    if not any(len({line["step"] for line in run.evaluations}) > 1 for run in runs):
-        return []
     splits = list(dict.fromkeys(line["split"] for line in lines))
     metrics = list(dict.fromkeys(name for line in lines for name in line["metrics"]))
     first = {run.primary(name) for run in runs for name in run.results}
@@ -117,7 +115,8 @@ def evaluation_charts(runs: Sequence[Run]) -> list[Chart]:
                 name = label if len(splits) == 1 else split if len(runs) == 1 else f"{label}, {split}"
                 one = _figure(run, split, metric, name, place if len(runs) == 1 else tone + TONES * place)
                 series += [one] if one else []
-        charts.append(line_chart(f"{metric} ({splits[0]})" if len(splits) == 1 else metric, series, "step"))
+        if any(len(set(one.x)) > 1 for one in series):
+            charts.append(line_chart(f"{metric} ({splits[0]})" if len(splits) == 1 else metric, series, "step"))
     return charts
 
 

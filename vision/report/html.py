@@ -20,7 +20,7 @@ from vision.engine.recorder import duration
 from vision.report.charts import Chart
 from vision.report.curves import evaluation_charts, shared_legend, table_charts, training_charts
 from vision.report.matrices import Matrix, bins_of, matrices_of
-from vision.report.runs import Run, comparable, description_of, differences, group_by_seed, read_runs
+from vision.report.runs import Run, comparable, data_of, description_of, differences, group_by_seed, read_runs
 from vision.report.tables import NONE, Row, Table, comparison_tables, number, plus_minus, results_table
 
 EXAMPLES = {1: 12}
@@ -184,7 +184,7 @@ def _warnings(run: Run) -> list[str]:
 def _facts(run: Run) -> list[str]:
     """A line of small facts under the name."""
     facts = [f"{block} {_type(run.recipe.get(block))}" for block in ("task", "data") if _type(run.recipe.get(block))]
-    if not run.is_step:
+    if run.seed is not None:
         facts.append(f"seed {run.seed}")
     if run.train_seconds is not None:
         facts.append(f"trained {duration(run.train_seconds)}")
@@ -233,9 +233,10 @@ def _group_figures(runs: Sequence[Run]) -> list[Figure]:
         if name is None or primary is None or any(name not in run.results for run in group.runs):
             continue
         values = [run.results[name]["metrics"].get(primary) for run in group.runs]
-        seeds = f"{len(values)} seeds" if len(values) > 1 else f"seed {first.seed}"
+        alone = "" if first.seed is None else f", seed {first.seed}"
+        seeds = f", {len(values)} seeds" if len(values) > 1 else alone
         value = plus_minus(values) if len(values) > 1 else number(values[0])
-        figures.append(Figure(group.label, value, f"{primary} on {name}, {seeds}"))
+        figures.append(Figure(group.label, value, f"{primary} on {name}{seeds}"))
     return figures
 
 
@@ -260,7 +261,8 @@ def _families(runs: Sequence[Run]) -> list[Family]:
 def _family(runs: Sequence[Run]) -> Family:
     tables = tuple(comparison_tables(runs))
     judged_by = next((run.primary(name) for run in runs for name in run.results), None)
-    title = f"Judged by {judged_by}" if judged_by else "Not evaluated yet"
+    data = f" on {data_of(runs[0])}" if data_of(runs[0]) else ""
+    title = f"Judged by {judged_by}{data}" if judged_by else f"Not evaluated yet{data}"
     if len(runs) == 1:
         return Family(title, tables)
     return Family(

@@ -22,7 +22,7 @@ SPLITS = ("test", "val", "train")
 """Evaluations come in this order, others after them by name."""
 
 _NOT_THE_RECIPE = ("name", "seed", "seeds", "output", "description")
-_SEED_PART = re.compile(r"seed\d+")
+_SEED_PART = re.compile(r"seed(\d+)")
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,16 @@ class Run:
         return next((line for line in reversed(self.evaluations) if line.get("best")), None)
 
     @property
-    def seed(self) -> int:
-        """The run's seed: the recipe's, or what a recipe without one means."""
-        return int(self.recipe.get("seed", DEFAULT_SEED))
+    def seed(self) -> int | None:
+        """The run's seed: the recipe's, or what a recipe without one means.
+
+        Of a step, which trains nothing: its own, else that of the folder ``seed1`` it lies in, else None.
+        """
+        if not self.is_step:
+            return int(self.recipe.get("seed", DEFAULT_SEED))
+        own = self.recipe["step"].get("seed")
+        folder = _SEED_PART.fullmatch(self.folder.parent.name)
+        return int(own) if own is not None else int(folder[1]) if folder else None
 
     @property
     def train_seconds(self) -> float | None:
@@ -110,6 +117,8 @@ class Run:
         """
         written = self.done.get("config") or self.recipe
         rest = {key: value for key, value in written.items() if key not in _NOT_THE_RECIPE}
+        if self.is_step:
+            rest["step"] = {key: value for key, value in rest["step"].items() if key != "seed"}
         return _SEED_PART.sub("seed*", json.dumps(rest, sort_keys=True, default=str))
 
 
@@ -254,7 +263,7 @@ def _by(runs: Sequence[Run], key: Callable[[Run], Any]) -> list[list[Run]]:
 
 
 def _distinct(runs: Sequence[Run]) -> bool:
-    return len({run.seed for run in runs}) == len(runs)
+    return len({run.seed for run in runs} - {None}) == len(runs)
 
 
 def _family_name(family: list[Run]) -> str:
@@ -267,13 +276,20 @@ def _family_name(family: list[Run]) -> str:
 
 
 def comparable(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs apart by the figure they are judged by; one not evaluated yet goes with those of its task.
+    """Runs apart by their data and the figure they are judged by; one not evaluated yet goes with those of its task.
 
     Steps of a pipeline, which train nothing, are left out.
     """
     judged_by = {_task(run): _judged_by(run) for run in reversed(runs) if run.results}
     trained = [run for run in runs if not run.is_step]
-    return _by(trained, lambda run: _judged_by(run) or judged_by.get(_task(run)) or _task(run))
+    return _by(trained, lambda run: (data_of(run), _judged_by(run) or judged_by.get(_task(run)) or _task(run)))
+
+
+def data_of(run: Run) -> str:
+    """What a run's data is called: its folder's name where it lies in one, else its type."""
+    data = run.recipe.get("data")
+    data = data if isinstance(data, dict) else {}
+    return Path(str(data.get("root") or data.get("type") or "")).name
 
 
 def _judged_by(run: Run) -> str | None:

@@ -91,11 +91,12 @@ def selective_scan(
     precision = torch.promote_types(u.dtype, torch.float32)
     u_, delta_, A_, B_, C_, D_, z_, bias, first = (None if t is None else t.to(precision) for t in inputs)
     assert u_ is not None and delta_ is not None and A_ is not None and B_ is not None and C_ is not None
-    delta_ = delta_ if bias is None else delta_ + bias
+    step = delta_ if bias is None else delta_ + bias
+    step = _softplus(step) if delta_softplus else step
     B_, C_ = _same_groups(B_, C_, u_)
     if first is None:
         first = u_.new_zeros(u.shape[0], u.shape[2], A.shape[1])
-    y, last_state = _recurrence(form, delta_, delta_softplus, u_, A_, B_, C_, first)
+    y, last_state = _recurrence(form, step, u_, A_, B_, C_, first)
     y = y if D_ is None else y + D_ * u_
     y = y if z_ is None else y * silu(z_)
     return y.to(u.dtype), last_state
@@ -109,8 +110,8 @@ def _softplus(x: Tensor) -> Tensor:
     r""":math:`\max(x, 0) + \log(1 + t)` with :math:`t = e^{-|x|}`, to float32's rounding.
 
     The logarithm is :math:`2 \operatorname{artanh} s` with :math:`s = t / (2 + t)`, at most 1/3, as a polynomial: ONNX
-    Runtime takes 10 ns an element for its own ``Softplus`` on a CPU, and a tenth of one for each of these operators;
-    numbers beside a last axis of size 1 cost it 6 each, so that there should be none.
+    Runtime takes 10 ns an element for its own ``Softplus`` on a CPU, and a tenth of one for each of these operators,
+    but 6 where the last axis has size 1: give it none.
     """
     if x.dtype == torch.float64:
         return softplus(x)
@@ -138,19 +139,17 @@ def _same_groups(B: Tensor, C: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _recurrence(
-    form: str, delta: Tensor, plus: bool, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first: Tensor
+    form: str, step: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``[N, L, D]`` and the last state ``[N, D, S]``; groups become an axis, P channels in each."""
     groups = B.shape[2]
-    if plus and form == "scan":
-        delta = _softplus(delta)
-    delta, u = (t.unflatten(2, (groups, -1)).unsqueeze(-1) for t in (delta, u))  # [N, L, G, P, 1]
+    step, u = (t.unflatten(2, (groups, -1)).unsqueeze(-1) for t in (step, u))  # [N, L, G, P, 1]
     A, first = A.unflatten(0, (groups, -1)), first.unflatten(1, (groups, -1))  # [G, P, S], [N, G, P, S]
     B, C = B.unsqueeze(3), C.unsqueeze(3)  # [N, L, G, 1, S]
     if form == "chunked":
-        y, last = _in_chunks(delta, plus, u, A, B, C, first)
+        y, last = _in_chunks(step, u, A, B, C, first)
     else:
-        step, u, B, C = (t.movedim(1, 0) for t in (delta, u, B, C))
+        step, u, B, C = (t.movedim(1, 0) for t in (step, u, B, C))
         y, last = (_one_state if A.shape[2] == 1 else _many_states)(step, u, A, B, C, first)
         y = y.movedim(0, 1)
     return y.flatten(2), last.flatten(1, 2)
@@ -184,50 +183,32 @@ def _many_states(step: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first
     return y.squeeze(-1), last
 
 
-NO_STEP = -1e4
-"""A delta whose softplus is 0 in every precision."""
-
-
-def _in_chunks(
-    delta: Tensor, plus: bool, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first: Tensor
-) -> tuple[Tensor, Tensor]:
+def _in_chunks(step: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
     """Three passes: the steps of all chunks side by side from a zero state, the states between chunks, their effect.
 
     What a chunk makes of the state before it is a factor, ``exp(A sum(step))``; steps of size 0, which leave a state as
-    it is, fill the last chunk. Everything is computed within the steps, a row of all chunks at a time, which stays in a
-    processor's cache where the whole sequence would not.
+    it is, fill the last chunk.
     """
-    length = delta.shape[1]
+    length = step.shape[1]
     chunks = (length + _chunk - 1) // _chunk
     missing = chunks * _chunk - length
 
-    def cut(t: Tensor, fill: float = 0.0) -> Tensor:  # [N, L, ...] to [chunk, N, chunks, ...]
-        return pad(t, (0, 0) * 3 + (0, missing), value=fill).unflatten(1, (chunks, _chunk)).movedim(2, 0)
+    def cut(t: Tensor) -> Tensor:  # [N, L, G, P or 1, S or 1] to [chunk, N, chunks, G, P or 1, S or 1]
+        return pad(t, (0, 0) * 3 + (0, missing)).unflatten(1, (chunks, _chunk)).movedim(2, 0)
 
-    def one_step(
-        state: Tensor, total: Tensor, delta: Tensor, u: Tensor, B: Tensor, C: Tensor, A: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        step = _softplus(delta.squeeze(-1)).unsqueeze(-1) if plus else delta
-        state, total = torch.exp(step * A) * state + step * u * B, total + step
-        return state, total, _read(state, C), torch.exp(total * A) * C
-
-    delta, u, B, C = cut(delta, NO_STEP if plus else 0.0), cut(u), cut(B), cut(C)
-    zero = delta.new_zeros(delta.shape[1:])
-    ends, totals, y, weights = scan_op(
-        one_step, [zero.expand(*zero.shape[:-1], A.shape[-1]).clone(), zero], [delta, u, B, C], (A,)
-    )
+    step, u, B, C = cut(step), cut(u), cut(B), cut(C)
+    drive = step * u * B
+    states, ends = _linear(torch.exp(step * A), drive, torch.zeros_like(drive[0]))
+    factors = torch.exp(step.cumsum(0) * A)
 
     def next_chunk(state: Tensor, factor: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         return factor * state + end, state.clone()
 
-    last, befores = scan_op(next_chunk, [first], [torch.exp(totals * A).movedim(1, 0), ends.movedim(1, 0)], ())
-    y = (y + _read(weights, befores.movedim(0, 1))).movedim(0, 2).flatten(1, 2)
+    last, befores = scan_op(next_chunk, [first], [factors[-1].movedim(1, 0), ends.movedim(1, 0)], ())
+    states = states + factors * befores.movedim(0, 1)
+    y = states * C
+    y = (y.squeeze(-1) if y.shape[-1] == 1 else y.sum(-1)).movedim(0, 2).flatten(1, 2)
     return y[:, :length], last
-
-
-def _read(states: Tensor, weights: Tensor) -> Tensor:
-    """States weighted and summed over the last axis."""
-    return (states * weights).squeeze(-1) if states.shape[-1] == 1 else (states * weights).sum(-1)
 
 
 def _node(inputs: list[Tensor | None], u: Tensor, A: Tensor, delta_softplus: bool) -> tuple[Tensor, Tensor]:
