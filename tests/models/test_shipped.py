@@ -172,7 +172,7 @@ def test_its_export_equals_it(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     sample = CHECKOUT / TOLD[name].sample
     here, there = opened(name)(sample).to_dict(), exported(sample).to_dict()
     assert here.get("label") == there.get("label")
-    assert len(here.get("targets", [])) == len(there.get("targets", []))
+    assert len(here.get("detections", [])) == len(there.get("detections", []))
 
 
 @pytest.mark.parametrize("name", TOLD)
