@@ -3,6 +3,7 @@
 # make lint    ruff, mypy and the import contracts
 # make docs    write the generated tables, run every example, and check links, commands and names in the pages
 # make results run the experiments behind the tables again (a day; ONLY=name,... and MINUTES=m choose), and write the tables
+# make models  train the networks that ship with the package anew, into vision/models
 # make site    build the documentation as a site that needs no network, site/index.html
 # Each sets up .venv by itself when it is missing or out of date.
 
@@ -21,6 +22,8 @@ DATA := $(or $(TRIPTYCH_DATA),../shared/data)
 REAL := $(and $(wildcard $(DATA)/sirst/images),$(wildcard $(DATA)/coco_keypoints/annotations))
 DEMO := $(if $(REAL),configs/demo_real.yaml,configs/demo.yaml)
 
+SHIPPED := digits_cnn soteacher_digits robust_digits stop_digits tbcnet_lite_synthetic
+
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
@@ -33,7 +36,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs results site
+.PHONY: help demo test lint docs results models site
 
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
@@ -68,6 +71,18 @@ results: $(INSTALLED)
 	@echo "==> Experiments; what is done is not run again (AGAIN=1 begins anew)"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerun.py $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(AGAIN),--again)
+
+# Trained from what is committed; judged on real infrared images, which have to be at hand.
+models: $(INSTALLED)
+	@echo "==> Training the networks that ship"
+	@test -n "$(REAL)" || { echo "error: no real infrared images: set TRIPTYCH_DATA, or see docs/how_to.md"; exit 2; }
+	@for name in $(SHIPPED); do rm -rf runs/$$name; $(BIN)/python tools/train.py $$name || exit; done
+	$(BIN)/python tools/eval.py runs/robust_digits --robust --checkpoint best
+	$(BIN)/python tools/eval.py runs/tbcnet_lite_synthetic --name sirst \
+	  "data={type: infrared_folder, root: $(DATA)/sirst, train_split: nuaa50_train, test_split: nuaa50_test}"
+	$(BIN)/python tools/eval.py runs/tbcnet_lite_synthetic --name msistd80 \
+	  "data={type: infrared_folder, root: $(DATA)/msistd80, train_split: all, test_split: all}"
+	$(BIN)/python benchmarks/ship.py $(SHIPPED)
 
 site: $(VENV)/installed_site
 	@echo "==> The site; a broken link, reference, formula or docstring ends this"

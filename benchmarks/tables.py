@@ -29,6 +29,7 @@ from benchmarks.pose_sections import poses_block
 from benchmarks.reliability_sections import reliability_block
 from benchmarks.results_page import readme_block, results_page
 from benchmarks.robust_sections import robust_block
+from benchmarks.ship import digests_block, models_block
 from benchmarks.single_stage_sections import relations_block
 from benchmarks.spiking_sections import spiking_block
 from vision.engine.command import run_command
@@ -201,6 +202,8 @@ BLOCKS: dict[str, Callable[[str, Documents], str]] = {
     "fields": fields_block,
     "published": published_block,
     "poses": poses_block,
+    "models": models_block,
+    "digests": digests_block,
     "relations": relations_block,
     "reliability": reliability_block,
     "timed": timed_block,

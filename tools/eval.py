@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vision.deploy.shipped import home_of, run_or_recipe
 from vision.engine.checkpoint import load_weights
 from vision.engine.command import run_command
 from vision.engine.config import load
@@ -22,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
         description="Judge a run's weights on a split; writes eval/<name>/ in the run folder.",
         epilog="example: python tools/eval.py runs/digits_cnn --split test --checkpoint last",
     )
-    p.add_argument("run", help="a run folder, or a recipe (then --checkpoint names a file)")
+    p.add_argument(
+        "run", help="a run folder, a network that ships, by its name, or a recipe (then --checkpoint names a file)"
+    )
     p.add_argument("overrides", nargs="*", metavar="a.b=c", help="replace single fields, for example data.root=...")
     p.add_argument("--checkpoint", help="best, last, or a file (default: best; with --robust best and last)")
     p.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
@@ -39,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
-    given = Path(arguments.run)
+    given = run_or_recipe(arguments.run, arguments.checkpoint or "best")
     if arguments.robust:
         return _robust(given, arguments)
     if any(text.startswith("robust.") for text in arguments.overrides):
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.checkpoint = arguments.checkpoint or "best"
     if given.is_dir():
         config, recipe, task, file = load_run(given, arguments.checkpoint, arguments.overrides)
-        run = RunFolder(single_run(given))
+        run = RunFolder(home_of(single_run(given)))
     else:
         config = load(arguments.run, arguments.overrides)
         recipe = config.recipe()
@@ -84,15 +87,16 @@ def _robust(run: Path, arguments: argparse.Namespace) -> int:
         else:
             others.append(text)
     given: dict[str, Any] = {"trained": str(run), "split": arguments.split, "prefix": "robust-", "overrides": others}
-    if arguments.checkpoint:
-        given["checkpoints"] = [arguments.checkpoint]
+    home = home_of(single_run(run))
+    if arguments.checkpoint or home != single_run(run):  # what ships has its best weights alone
+        given["checkpoints"] = [arguments.checkpoint or "best"]
     own = options.tree()
     if taken := sorted({"trained", "overrides"} & own.keys()):
         raise ConfigError(
             f"robust.{taken[0]}: is said without robust., such as tools/eval.py RUN --robust data.root=..."
         )
     step = build({"type": "robust_evaluation", **given, **own}, "step")
-    folder = RunFolder(single_run(run))
+    folder = RunFolder(home)
     step.run(folder.path)
     for checkpoint in step.checkpoints:
         print(folder.eval_dir(step.prefix + checkpoint) / "result.json")

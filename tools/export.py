@@ -6,6 +6,7 @@ from pathlib import Path
 from vision.deploy.export import FORMATS, PRECISIONS, Options, export
 from vision.deploy.nvidia import KINDS
 from vision.deploy.profiles import parse_span
+from vision.deploy.shipped import home_of, run_or_recipe
 from vision.deploy.source import source_of
 from vision.engine.command import run_command
 from vision.ops.selective_scan.lowering import FORMS
@@ -41,7 +42,10 @@ def parser() -> argparse.ArgumentParser:
         "RUN/export/FORMAT-PRECISION/ only where they are equal.",
         epilog="example: python tools/export.py runs/digits_cnn --format onnx --precision int8",
     )
-    p.add_argument("run", help="a run folder, or a recipe (then untrained, or with --checkpoint FILE)")
+    p.add_argument(
+        "run",
+        help="a run folder, a network that ships, by its name, or a recipe (untrained, or with --checkpoint FILE)",
+    )
     p.add_argument("overrides", nargs="*", metavar="a.b=c", help="replace single fields, for example data.root=...")
     p.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
     p.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
@@ -61,9 +65,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_intermixed_args(argv)  # overrides may also come after options
-    task, origin, home = source_of(Path(arguments.run), arguments.checkpoint, arguments.overrides)
+    given = run_or_recipe(arguments.run, arguments.checkpoint)
+    task, origin, home = source_of(given, arguments.checkpoint, arguments.overrides)
     name = f"{arguments.format}-{arguments.precision}"
-    folder = Path(arguments.output) if arguments.output else home / "export" / name
+    folder = Path(arguments.output) if arguments.output else home_of(home) / "export" / name
     options = Options(
         arguments.format, arguments.precision, arguments.scan_form, arguments.size, arguments.calibration,
         arguments.limit, arguments.split, dict(map(parse_span, arguments.profile)), arguments.timing_cache,

@@ -8,6 +8,7 @@ import torch
 
 from vision.deploy.runner import ExportedFiles, Predictor, exported, is_engine
 from vision.deploy.session import PROVIDERS, onnxruntime
+from vision.deploy.shipped import home_of, place_of
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
 from vision.engine.errors import ConfigError, DataError
@@ -28,10 +29,12 @@ def parser() -> argparse.ArgumentParser:
         "video), predictions.json, and of poses coco_results.json.",
         epilog="example: python tools/predict.py runs/tbcnet_lite_sirst photo.png folder/ 'more/*.bmp'",
     )
-    p.add_argument("run", help="a run folder, or an exported ONNX file, an engine, or their folder")
+    p.add_argument(
+        "run", help="a run folder, an exported ONNX file or engine or their folder, or the name of a network that ships"
+    )
     p.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders (their images) and globs")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
-    p.add_argument("-o", "--output", help="where to write (default: RUN/predict, beside an exported file)")
+    p.add_argument("-o", "--output", help="where to write (default: RUN/predict, shipped/NAME/predict, beside a file)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     p.add_argument(
         "--boxes",
@@ -63,7 +66,7 @@ def network_of(path: Path, checkpoint: str, asked: str) -> tuple[Predicts, Path]
     """
     device = pick_device(asked)
     if not exported(path):
-        return TaskPredictor(load_run(path, checkpoint, [])[2].to(device).eval(), device), path
+        return TaskPredictor(load_run(path, checkpoint, [])[2].to(device).eval(), device), home_of(path)
     if checkpoint != "best":
         raise ConfigError(f"{path}: is an exported network; leave out --checkpoint, or give the run")
     return ExportedFiles(Predictor(path, _of_exported(path, asked, device))), path if path.is_dir() else path.parent
@@ -85,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     regions = None
     if arguments.boxes is not None:
         regions = regions_of(arguments.boxes, arguments.box_score, device, arguments.detector)
-    predicts, home = network_of(Path(arguments.run), arguments.checkpoint, arguments.device)
+    predicts, home = network_of(place_of(arguments.run), arguments.checkpoint, arguments.device)
     output = Path(arguments.output or home / "predict")
     make_folder(output)
     images = [file for file in files if file.suffix.lower() not in VIDEOS]

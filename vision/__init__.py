@@ -7,6 +7,7 @@ from vision.engine.lazy import lazily
 
 if TYPE_CHECKING:
     from vision import classification, infrared, pose
+    from vision.deploy.shipped import shipped_models
     from vision.engine.registry import list_models
 
 try:
@@ -14,10 +15,10 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__", "classification", "infrared", "list_models", "pose"]
+__all__ = ["__version__", "classification", "infrared", "list_models", "pose", "shipped_models"]
 
 lazily(
     __name__,
-    {"vision.engine.registry": ("list_models",)},
+    {"vision.deploy.shipped": ("shipped_models",), "vision.engine.registry": ("list_models",)},
     packages=("classification", "infrared", "pose"),
 )

@@ -50,9 +50,12 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
 # -- without a browser -------------------------------------------------------------------------------------------------
 
 
-def test_the_networks_that_are_offered(runs: Path, tmp_path: Path) -> None:
-    assert demo.offered([], runs) == {name: str(runs / name) for name in sorted(RECIPES)}
+def test_the_networks_that_are_offered(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = {f"{name} (ships with the package)": str(path) for name, path in vision.shipped_models().items()}
+    assert demo.offered([], runs) == {name: str(runs / name) for name in sorted(RECIPES)} | shipped
+    assert demo.offered(["stop_digits"], tmp_path) == {"stop_digits": str(vision.shipped_models()["stop_digits"])}
     assert demo.offered([str(runs / "digits")], tmp_path) == {str(runs / "digits"): str(runs / "digits")}
+    monkeypatch.setattr("vision.deploy.shipped.MODELS", tmp_path)
     with pytest.raises(ConfigError, match="no trained run and no exported file below it"):
         demo.offered([], tmp_path)
     with pytest.raises(ConfigError, match="no such file or folder"):

@@ -80,8 +80,8 @@ def test_a_recipe_with_a_file_of_weights(commands: Commands, trained: Path, tmp_
     found = result(tmp_path / "runs" / "digits_cnn", "test")
     assert found["metrics"] == result(trained, "test")["metrics"]
     assert found["weights_sha256"] == result(trained, "test")["weights_sha256"]
-    assert commands.run("eval", *recipe, cwd=tmp_path).error == (
-        "digits_cnn is a recipe, not a run: name the weights with --checkpoint FILE"
+    assert commands.run("eval", "mlp_digits", cwd=tmp_path).error == (
+        "mlp_digits is a recipe, not a run: name the weights with --checkpoint FILE"
     )
 
 

@@ -147,7 +147,7 @@ def test_other_weights_of_the_run(commands: Commands, trained: Path, digits: Pat
     [
         (("RUN", "nowhere.png"), "nowhere.png: no such file, and no images there (.png, .bmp,"),
         (("RUN", "."), ".: no such file, and no images there"),
-        (("nowhere", "FILE"), "nowhere: not a run folder"),
+        (("nowhere", "FILE"), "nowhere: no such file or folder; expected a run's folder"),
         (("RUN", "FILE", "--checkpoint", "x.safetensors"), "x.safetensors: no such checkpoint"),
         (("RUN", "FILE", "-o", "taken"), "taken: the folder cannot be made: File exists"),
         (("RUN", "FILE", "--device", "abacus"), "'abacus' is not a device; expected auto, cpu, cuda or cuda:N"),

@@ -39,6 +39,7 @@ def test_python_runs(
         small = load("digits_cnn", ["data.limit=64", "task.network.width=8"])
         dry_run(small, tmp_path / "runs/digits_cnn", False, World(torch.device("cpu")))
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
+    shutil.copytree(CHECKOUT / "vision/samples", tmp_path / "vision/samples")
     if "@register(" in text:
         compile(text, str(page), "exec")  # tests/contract builds a model of one's own; here its name must not stay
         return

@@ -58,12 +58,15 @@ def test_every_module_travels_under_its_import_name(source_tree: Path, wheel: Pa
     assert {name for name in _names(wheel) if name.endswith(".py")} == expected
 
 
-def test_templates_samples_and_type_markers_travel(source_tree: Path, wheel: Path) -> None:
+def test_templates_samples_networks_and_type_markers_travel(source_tree: Path, wheel: Path) -> None:
     templates = {f"vision/report/templates/{name}" for name in _relative(source_tree / "vision/report/templates", "*")}
     assert "vision/report/templates/probe/page.html.j2" in templates
     samples = {f"vision/samples/{name}" for name in _relative(source_tree / "vision/samples", "*")}
     assert "vision/samples/people/images/astronaut.jpg" in samples
     assert samples <= _names(wheel)
+    models = {f"vision/models/{name}" for name in _relative(source_tree / "vision/models", "*")}
+    assert "vision/models/tbcnet_lite_synthetic/checkpoints/best.safetensors" in models
+    assert models <= _names(wheel)
     assert templates | {"vision/py.typed", "snn/py.typed", "robust/py.typed"} <= _names(wheel)
 
 

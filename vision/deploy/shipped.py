@@ -6,12 +6,34 @@ from vision.deploy.description import SIDECAR
 from vision.engine.errors import ConfigError, nearest
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-"""The folder of networks that ship with the package: each a run's folder or an export's."""
+"""The folder of networks that ship with the package, each a run's folder under the name of its recipe."""
 
 
 def shipped_models() -> dict[str, Path]:
-    """The networks that ship with the package, by name; there may be none."""
+    """The networks that ship with the package: their folders, by the names that every ``load`` takes.
+
+    Example:
+        >>> "tbcnet_lite_synthetic" in shipped_models()
+        True
+    """
     return {path.name: path for path in sorted(MODELS.glob("*")) if path.is_dir()}
+
+
+def home_of(network: Path) -> Path:
+    """Where what is made with a network is written: its own folder; of one that ships, ``shipped/NAME`` from here."""
+    return Path("shipped", network.name) if network.absolute().parent == MODELS else network
+
+
+def run_or_recipe(given: str, checkpoint: str) -> Path:
+    """The folder of the network of that name that ships with the package, or else the path, which may be a recipe's.
+
+    Args:
+        given: a path that is there comes first.
+        checkpoint: a file of weights asks for a recipe to put them into.
+    """
+    if checkpoint in ("best", "last") and not Path(given).exists():
+        return shipped_models().get(given, Path(given))
+    return Path(given)
 
 
 def place_of(given: str | Path) -> Path:
