@@ -55,12 +55,11 @@ SHORT = {"train": ["--dry-run"], "snn-memory": ["--width", "4", "--batch", "1", 
 NETWORKS = {
     "tbcnet_lite_sirst": ({"type": "infrared_targets", "semantic": False}, {"type": "tbcnet"}, "infrared_synthetic"),
     "mamkpd_t_coco_quick": ({"type": "top_down_pose"}, {"type": "mamkpd_t"}, "sample_people"),
-    "dhrnet_w18s_coco_quick": (
-        {"type": "single_stage_pose"},
-        {"type": "dhrnet", "backbone": "hrnet_w18_small", "output_size": 32},
+    **dict.fromkeys(("dhrnet_w18s_coco_quick", "dhrnet_w18s_samples"), (
+        {"type": "single_stage_pose"}, {"type": "dhrnet", "backbone": "hrnet_w18_small", "output_size": 32},
         "sample_people_whole",
-    ),
-}
+    )),
+}  # fmt: skip
 DATA = "../shared/data/"
 
 
