@@ -32,9 +32,9 @@ COPIED = ("config.yaml", "environment.json", "metrics.jsonl", WEIGHTS)
 OF_THIS_MACHINE = re.compile(rb"(?<![\w.}])/(?:home|root|srv|tmp|work|mnt|media|var|usr|opt|Users)/")
 FIGURES = {
     "accuracy": "accuracy {:.1%}",
-    "clean_accuracy": "clean {:.1%}",
-    "pgd20_accuracy": "PGD-20 {:.1%}",
-    "autoattack_accuracy": "AutoAttack {:.1%}",
+    "clean": "clean {:.1%}",
+    "pgd20": "PGD-20 {:.1%}",
+    "autoattack": "AutoAttack {:.1%}",
     "IoU": "IoU {:.1%}",
     "Pd": "Pd {:.1%}",
     "Fa": "Fa {:.1f} ×10⁻⁶",
@@ -235,9 +235,13 @@ def models_block(_: str, documents: Documents) -> str:
     rows = []
     for name in TOLD:
         records = _records(MODELS / name)
-        for evaluation in [key for key in records if key != "val"]:
+        for evaluation in sorted(records.keys() - {"val"}, key=lambda evaluation: (evaluation != "test", evaluation)):
             record, first = records[evaluation], evaluation == "test"
-            shown = [text.format(record["metrics"][key]) for key, text in FIGURES.items() if key in record["metrics"]]
+            shown = [
+                text.format(record["metrics"][key]).replace("%", " %")
+                for key, text in FIGURES.items()
+                if key in record["metrics"]
+            ]
             on = TOLD[name].judged.get(evaluation, "test split")
             rows.append(
                 [
