@@ -18,6 +18,7 @@ from vision.engine.command import run_command
 from vision.engine.config import load
 from vision.engine.errors import DataError, UserError
 from vision.engine.files import read_json, write_json
+from vision.engine.recipe import TrainerOptions
 from vision.engine.recorder import read_metrics
 from vision.engine.run import RunFolder
 
@@ -133,7 +134,7 @@ def _training(run: RunFolder, recipe: dict[str, Any], result: dict[str, Any]) ->
     best = [line["step"] for line in lines if line["kind"] == "eval" and line.get("best")]
     return {
         "updates": max(steps, default=None),
-        "batch_size": recipe.get("trainer", {}).get("batch_size"),
+        "batch_size": recipe.get("trainer", {}).get("batch_size", TrainerOptions.batch_size) if steps else None,
         "best_update": max(best, default=None) if result.get("checkpoint") == "best" else None,
         "train_seconds": result.get("train_seconds") or _seconds_of(run, result.get("weights_sha256")),
     }

@@ -119,7 +119,8 @@ def _provenance(documents: Documents) -> list[str]:
         file = f"[{name}.json](../benchmarks/results/{name}.json)"
         if document["kind"] != "runs":
             made, origin = day(document.get("date")), document.get("url") or document.get("command") or NONE
-            rows.append([file, document["kind"], str(len(document["rows"])), made, origin, NONE, NONE, NONE])
+            count = len(document["cases"] if document["kind"] == "reliability" else document["rows"])
+            rows.append([file, document["kind"], str(count), made, origin, NONE, NONE, NONE])
             continue
         for group in grouped(document["records"], "recipe", "stage"):
             first = group[0]

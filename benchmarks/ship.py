@@ -235,7 +235,7 @@ def models_block(_: str, documents: Documents) -> str:
     rows = []
     for name in TOLD:
         records = _records(MODELS / name)
-        for evaluation in sorted(records.keys() - {"val"}, key=lambda evaluation: (evaluation != "test", evaluation)):
+        for evaluation in ["test", *(key for key in records if key not in ("test", "val"))]:
             record, first = records[evaluation], evaluation == "test"
             shown = [
                 text.format(record["metrics"][key]).replace("%", " %")

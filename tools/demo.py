@@ -187,7 +187,7 @@ def page(networks: dict[str, str]) -> Any:
                     type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Image", height=300,
                     buttons=[], elem_id="given",
                 )  # fmt: skip
-                given.preprocess = _dropped
+                type(given).preprocess = _dropped  # of the class: an update makes the component anew
                 with gr.Row():
                     predict = gr.Button("Predict", variant="primary", elem_id="predict")
                     another = gr.Button("Example", elem_id="example")
@@ -285,7 +285,7 @@ def frame(pictures: list[Picture], step: int) -> Picture:
     return pictures[step - 1]
 
 
-def _dropped(payload: Any) -> str | None:
+def _dropped(component: Any, payload: Any) -> str | None:
     """The file as it was dropped: Gradio would open it here, and tell what is no image by a traceback."""
     return payload.path if payload is not None else None
 
@@ -380,6 +380,11 @@ def main(argv: list[str] | None = None) -> int:
         )  # fmt: skip
     except OSError as error:
         raise ConfigError(f"--port {arguments.port}: cannot be opened ({error}); take another") from error
+    except ValueError as error:  # Gradio has asked its own page, and had no answer
+        raise ConfigError(
+            f"--host {arguments.host}: this machine cannot reach its own page ({error}); leave localhost out of the "
+            "proxy's addresses (NO_PROXY=localhost,127.0.0.1), or try again where the machine was busy"
+        ) from error
     print(f"http://{arguments.host}:{arguments.port}", flush=True)
     _wait()
     return 0

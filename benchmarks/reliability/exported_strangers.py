@@ -119,7 +119,8 @@ def opened(
     for name, use in uses.items():
         if use is _page and path != GIVEN:
             continue  # it lists folders
-        yield Stranger("exported file", f"{case}: {name}", plant, _opens(use), (path,), (*names, path), expected)
+        named = (*names, path, *["runs: no trained run and no exported file"] * (use is _page))
+        yield Stranger("exported file", f"{case}: {name}", plant, _opens(use), (path,), named, expected)
 
 
 # -- descriptions ----------------------------------------------------------------------------------------------------
@@ -295,7 +296,14 @@ def exports() -> Iterator[Stranger]:
     yield from opened("weights by a link", _by_a_link, ("model.onnx",))
     for name, content in (("model.pt2", package), ("model.engine", pickles()["a bare pickle"].__bytes__)):
         for path in (GIVEN, f"{GIVEN}/{name}"):
-            yield from opened(f"{path}", _in_place_of_the_graph(name, content), (name,), path=path)
+            how = "its folder" if path == GIVEN else "the file"
+            yield from opened(f"{name}, {how}", _in_place_of_the_graph(name, content), (name,), path=path)
         plant = _in_place_of_the_graph(name, content)
-        yield from opened(name, plant, (name,), path=f"{GIVEN}/{name}", uses={"tools/benchmark.py speed": _speed})
+        yield from opened(
+            name,
+            plant,
+            (name, "tensorrt runs on NVIDIA GPUs only"),
+            path=f"{GIVEN}/{name}",
+            uses={"tools/benchmark.py speed": _speed},
+        )
     yield from opened("a run of pickles", _a_run, ("config.yaml",))

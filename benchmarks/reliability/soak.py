@@ -51,7 +51,7 @@ def held(process: int) -> dict[str, float]:
     place = Path(f"/proc/{process}")
     status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
     found = {
-        "memory": int(status["VmRSS"].split()[0]) / 1024,
+        "memory": int(status["RssAnon"].split()[0]) / 1024,  # pages of files come and go as the system likes
         "open files": float(len(os.listdir(place / "fd"))),
         "threads": float(status["Threads"]),
     }

@@ -82,7 +82,8 @@ def _visit(address: str, network: str, number: int, folder: Path) -> None:
     pixels = np.random.default_rng(number).integers(0, 256, (64, 64), dtype=np.uint8)
     Image.fromarray(pixels).convert("RGB").save(photo)
     words.write_text("no image")
-    client = Client(address, verbose=False, analytics_enabled=False, download_files=False)
+    patient = {"timeout": 120}
+    client = Client(address, verbose=False, analytics_enabled=False, download_files=False, httpx_kwargs=patient)
     try:
         client.predict(network, api_name="/chosen")
         taken = [_numbers(client.predict(network, 0, 20, api_name="/brought")) for _ in range(2)]

@@ -9,8 +9,13 @@ import api
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+HOW_TO = (
+    "own_data", "own_skeleton", "own_network", "resume", "distributed", "judge_and_predict",
+    "people", "report", "export", "benchmark", "experiments", "when_it_fails",
+)  # fmt: skip
 NAVIGATION = {
-    "Start": ["docs/how_to", "docs/configuration", "docs/trainer", "docs/demo"],
+    "Start": ["docs/configuration", "docs/trainer", "docs/demo"],
+    "How do I ...": ["docs/how_to"] + [f"docs/how_to/{page}" for page in HOW_TO],
     "Vision": ["docs/classification", "docs/tbcnet", "docs/pose", "docs/dhrnet", "docs/selective_scan"],
     "Spiking networks": ["docs/stop"],
     "Robust learning": ["docs/robust", "docs/robust_methods", "docs/distillation"],

@@ -128,35 +128,41 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     demo.gradio.cache_clear()
 
 
-# -- in a browser ------------------------------------------------------------------------------------------------------
+# -- served, and in a browser -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def page(runs: Path) -> Iterator[tuple[Any, str, list[str]]]:
-    """A page in Chromium, its address, and every address that was asked for."""
+def address(runs: Path) -> Iterator[str]:
+    """Of a page that is served as a user starts it."""
     pytest.importorskip("gradio", reason="no gradio")
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright")
-    if CHROMIUM is None:
-        pytest.skip("no chromium")
     call = [sys.executable, "tools/demo.py", "--runs", str(runs), "--port", "7873"]
     served = subprocess.Popen(call, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, env={**_environment()})
     try:
         assert served.stdout is not None
-        address = served.stdout.readline().strip()
-        assert address == "http://127.0.0.1:7873"
-        with api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            made = browser.new_page(viewport={"width": 1280, "height": 1000})
-            made.set_default_timeout(60_000)
-            asked: list[str] = []
-            made.on("request", lambda request: asked.append(request.url))
-            made.goto(address)
-            made.wait_for_selector("#predict")
-            yield made, address, asked
-            browser.close()
+        found = served.stdout.readline().strip()
+        assert found == "http://127.0.0.1:7873"
+        yield found
     finally:
         served.terminate()
         served.wait(30)
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[tuple[Any, str, list[str]]]:
+    """A page in Chromium, its address, and every address that was asked for."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright")
+    if CHROMIUM is None:
+        pytest.skip("no chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        made = browser.new_page(viewport={"width": 1280, "height": 1000})
+        made.set_default_timeout(60_000)
+        asked: list[str] = []
+        made.on("request", lambda request: asked.append(request.url))
+        made.goto(address)
+        made.wait_for_selector("#predict")
+        yield made, address, asked
+        browser.close()
 
 
 def _environment() -> dict[str, str]:
@@ -177,6 +183,33 @@ def numbers(page: Any, word: str) -> str:
     """The numbers on the page, once they have this word."""
     page.wait_for_function(f"document.querySelector('#numbers').innerText.includes({word!r})")
     return str(page.inner_text("#numbers"))
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_image_and_answers_that_are_gone_are_told(
+    address: str, runs: Path, photo: str, tmp_path: Path
+) -> None:
+    """Of Gradio's own errors a client hears by an AppError; told mistakes leave the outputs empty."""
+    client, digits, spikes = _client(address), str(runs / "digits"), str(runs / "spikes")
+    words = tmp_path / "words.png"
+    words.write_text("no image")
+    from gradio_client import handle_file
+
+    for file, answered in ((str(words), False), (photo, True), (str(words), False)):
+        numbers = client.predict(digits, handle_file(file), 0, 20, "as predicted", api_name="/predicted")[2]
+        assert (numbers is not None) is answered
+    assert client.predict(spikes, 0, 20, api_name="/brought")[4] is not None
+    assert client.predict(api_name="/lambda_1")[1] is not None  # play
+    for _ in range(demo.VISITORS):  # others, whose answers push this one out
+        _client(address).predict(spikes, 0, 20, api_name="/brought")
+    for name, given in (("/lambda_1", ()), ("/lambda", (1,)), ("/ticked", (1,))):
+        assert client.predict(*given, api_name=name)[1] == {"__type__": "update"}
+
+
+def _client(address: str) -> Any:
+    library = pytest.importorskip("gradio_client", reason="no gradio_client")
+    patient = {"timeout": 120}
+    return library.Client(address, verbose=False, analytics_enabled=False, download_files=False, httpx_kwargs=patient)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -219,6 +220,13 @@ def test_a_description_that_cannot_be_used(
         Predictor(file)
 
 
+def test_a_skeleton_that_is_none_is_told_with_the_file(exports: dict[str, Path], tmp_path: Path) -> None:
+    after = json.loads((exports["udp_heatmap"] / SIDECAR).read_text())["after"]
+    file = change(exports["udp_heatmap"], tmp_path / "changed", after={**after, "skeleton": {"name": "x"}})
+    with pytest.raises(ExportedFileError, match=r"model\.onnx: its description is damaged: not a skeleton: .*joints"):
+        Predictor(file)
+
+
 def test_files_that_are_no_exports(exports: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ExportedFileError, match="no such file or folder"):
         Predictor(tmp_path / "model.onnx")
@@ -237,6 +245,14 @@ def test_files_that_are_no_exports(exports: dict[str, Path], tmp_path: Path) -> 
     onnx.save(foreign, tmp_path / "damaged.onnx")
     with pytest.raises(ExportedFileError, match="description is damaged"):
         Predictor(tmp_path / "damaged.onnx")
+
+
+def test_onnx_runtime_keeps_no_record_of_its_use(exports: dict[str, Path], tmp_path: Path) -> None:
+    code = f"from vision.deploy.runner import Predictor; Predictor({str(exports['classes'])!r})"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_"))}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=250)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def test_images_that_the_network_cannot_take(exports: dict[str, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vision.deploy.description import SIDECAR, Description, Port, parsed, told
 from vision.deploy.predicting import Predicting
 from vision.deploy.session import OnnxSession, Session
-from vision.engine.errors import DataError, ExportedFileError
+from vision.engine.errors import DataError, ExportedFileError, UserError
 from vision.engine.exported import Boxes, ExportedSystem, Given, name_of
 from vision.engine.prediction import Picture, Prediction, Regions
 
@@ -252,7 +252,7 @@ def _system_of(description: Description, where: str) -> ExportedSystem:
     """What makes predictions of this description.
 
     Raises:
-        ExportedFileError: a type that is not in :data:`SYSTEMS`, or numbers that are missing or make no sense.
+        ExportedFileError: a type that is not in :data:`SYSTEMS`; numbers or joints that are missing or make no sense.
     """
     kind, made = description.after.get("type"), description.before.get("type")
     if kind not in SYSTEMS or made not in SYSTEMS[kind][2]:
@@ -264,7 +264,7 @@ def _system_of(description: Description, where: str) -> ExportedSystem:
     module, name, _ = SYSTEMS[kind]
     try:
         system: ExportedSystem = getattr(importlib.import_module(module), name)(description.before, description.after)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UserError) as error:
         raise ExportedFileError(f"{where}: its description is damaged: {told(error)}; export the run again") from error
     return system
 
