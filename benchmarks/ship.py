@@ -237,7 +237,11 @@ def models_block(_: str, documents: Documents) -> str:
         records = _records(MODELS / name)
         for evaluation in ["test", *(key for key in records if key not in ("test", "val"))]:
             record, first = records[evaluation], evaluation == "test"
-            shown = [text.format(record["metrics"][key]) for key, text in FIGURES.items() if key in record["metrics"]]
+            shown = [
+                text.format(record["metrics"][key]).replace("%", " %")
+                for key, text in FIGURES.items()
+                if key in record["metrics"]
+            ]
             on = TOLD[name].judged.get(evaluation, "test split")
             rows.append(
                 [
