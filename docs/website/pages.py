@@ -14,7 +14,7 @@ HOW_TO = (
     "people", "report", "export", "benchmark", "experiments", "when_it_fails",
 )  # fmt: skip
 NAVIGATION = {
-    "Start": ["docs/configuration", "docs/trainer", "docs/demo"],
+    "Start": ["docs/models", "docs/configuration", "docs/trainer", "docs/demo"],
     "How do I ...": ["docs/how_to"] + [f"docs/how_to/{page}" for page in HOW_TO],
     "Vision": ["docs/classification", "docs/tbcnet", "docs/pose", "docs/dhrnet", "docs/selective_scan"],
     "Spiking networks": ["docs/stop"],
