@@ -68,7 +68,7 @@ def test_the_claims_of_apart_follow_from_the_figures(apart: float, verdict: str)
 def test_the_readme_has_a_row_for_each_training_that_was_judged() -> None:
     rows = readme_rows(documents([0.01, 0.02]))
     assert [row[0] for row in rows] == ["AT", "KD-AT-Auto", "FGSM", "APART"]
-    assert rows[0][1] == "cifar10, 1000 test images under attack"
+    assert rows[0][1] == "cifar10, 1000 test images (200 by AutoAttack), attacked"
     assert rows[0][2].startswith("PGD-20 30.0 ± 0.0 % best, 25.0 ± 1.4 % last weights; AutoAttack 25.0")
     assert rows[0][2].endswith(", 2 seeds") and rows[3][2] == "PGD-20 30.0 % best, 30.0 % last weights, one seed"
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tools.predict import main
-from vision.engine.errors import ConfigError, DataError, ExportedFileError
+from vision.engine.errors import ConfigError, DataError
 
 pytest.importorskip("onnx", reason="no onnx")
 pytest.importorskip("onnxruntime", reason="no onnxruntime")
@@ -66,5 +66,5 @@ def test_what_is_refused(tmp_path: Path, photo: Path) -> None:
         main([str(folder), str(photo), "--checkpoint", "last"])
     with pytest.raises(ConfigError, match="leave out the boxes"):
         main([str(folder), str(photo), "--boxes", "image"])
-    with pytest.raises(ExportedFileError, match="no such file"):
+    with pytest.raises(ConfigError, match="no such file"):
         main([str(tmp_path / "no.onnx"), str(photo)])

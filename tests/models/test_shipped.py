@@ -197,7 +197,7 @@ def test_robustness_of_a_network_that_ships_is_judged_by_name(tmp_path: Path, mo
     assert judging.main(["robust_digits", "--robust", *options]) == 0
     result = json.loads(Path("shipped/robust_digits/eval/robust-best/result.json").read_text())
     assert result["samples"] == 30
-    assert result["metrics"]["pgd20_accuracy"] <= result["metrics"]["clean_accuracy"]
+    assert result["metrics"]["pgd20"] <= result["metrics"]["clean"]
 
 
 def test_the_samples_are_what_their_page_says() -> None:

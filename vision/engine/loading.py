@@ -214,7 +214,7 @@ def _lost_connections_told(workers: int) -> Iterator[None]:
     except (ConnectionError, EOFError) as error:
         if workers == 0 or str(error).startswith("Caught "):
             raise
-        raise RuntimeError(f"DataLoader worker is gone ({error or type(error).__name__})") from error
+        raise RuntimeError(f"DataLoader worker is gone ({str(error) or type(error).__name__})") from error
 
 
 def _as_it_is(batch: Any) -> Any:
