@@ -7,6 +7,7 @@ removed. ``page``: tools/demo.py serves one visitor after the other. A sample of
 training or visit: what leaks by a run, an update or a visitor shows as a slope. Lines are fitted to the second half.
 """
 
+import ctypes
 import gc
 import os
 import shutil
@@ -48,6 +49,8 @@ Work = Iterator[tuple[str, Callable[[], object]]]
 
 def held(process: int) -> dict[str, float]:
     """What a process holds now."""
+    if process == os.getpid():
+        ctypes.CDLL(None).malloc_trim(0)  # what is free but scattered over the heap is nobody's
     place = Path(f"/proc/{process}")
     status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
     found = {

@@ -13,13 +13,16 @@ HOW_TO = (
     "own_data", "own_skeleton", "own_network", "resume", "distributed", "judge_and_predict",
     "people", "report", "export", "benchmark", "experiments", "when_it_fails",
 )  # fmt: skip
+CARDS = [path.relative_to(CHECKOUT) for path in sorted((CHECKOUT / "vision/models").glob("*/README.md"))]
+"""The cards of the networks that ship."""
 NAVIGATION = {
-    "Start": ["docs/models", "docs/configuration", "docs/trainer", "docs/demo"],
+    "Start": ["docs/configuration", "docs/trainer", "docs/demo"],
     "How do I ...": ["docs/how_to"] + [f"docs/how_to/{page}" for page in HOW_TO],
     "Vision": ["docs/classification", "docs/tbcnet", "docs/pose", "docs/dhrnet", "docs/selective_scan"],
     "Spiking networks": ["docs/stop"],
     "Robust learning": ["docs/robust", "docs/robust_methods", "docs/distillation"],
     "Deployment": ["docs/deploy", "docs/benchmark"],
+    "Networks that ship": ["docs/models"] + [card.with_suffix("").as_posix() for card in CARDS],
     "Figures": ["docs/results", "docs/performance", "docs/reliability"],
     "Reference": [f"api/{package}" for package in api.PACKAGES],
     "Project": ["docs/index", "CONTRIBUTING", "CHANGELOG"],
@@ -61,7 +64,8 @@ def stage(folder: Path) -> None:
 
 def written() -> list[Path]:
     """The Markdown pages, by path from the checkout."""
-    return [path.relative_to(CHECKOUT) for path in [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")]]
+    pages = [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")]
+    return [path.relative_to(CHECKOUT) for path in pages] + CARDS
 
 
 def staged(page: Path) -> Path:
