@@ -54,7 +54,7 @@ def stage(folder: Path) -> None:
         place = folder / staged(page)
         place.parent.mkdir(parents=True, exist_ok=True)
         text = with_site_links(page, linked)
-        place.write_text(text + side_bar() if page.name == "README.md" else text, encoding="utf-8")
+        place.write_text(text + side_bar() if page == Path("README.md") else text, encoding="utf-8")
     (folder / "docs/images").symlink_to(CHECKOUT / "docs/images")
     for name, text in {**api.pages(CHECKOUT), **file_pages(linked)}.items():
         place = folder / f"{name}.rst"
