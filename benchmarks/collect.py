@@ -187,6 +187,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def of_commits(rows: list[dict[str, Any]], now: str) -> str:
+    """A sentence for the note of a document whose rows were kept from other commits; nothing where all are of this one.
+
+    Example:
+        >>> of_commits([{"commit": "b"}], "b")
+        ''
+    """
+    kept = any(row.get("commit") != now for row in rows)
+    return " Rows kept from earlier commits are among these; the last is named." if kept else ""
+
+
 def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """Every results file of a folder by its name without ``.json``, each checked.
 

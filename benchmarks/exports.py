@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds its siblings by the name tests use
 
-from benchmarks.collect import RESULTS, check
+from benchmarks.collect import RESULTS, check, of_commits
 from vision.deploy.export import Options, export, samples
 from vision.deploy.runner import Predictor
 from vision.deploy.source import source_of
@@ -127,7 +127,7 @@ def judged(
     report = made / "parity.json"
     parity = read_json(report) if report.is_file() else None
     found = {
-        "run": run.name, "overrides": list(overrides), "task": origin.task, "step": origin.step,
+        "commit": git_commit(), "run": run.name, "overrides": list(overrides), "task": origin.task, "step": origin.step,
         "format": kind, "precision": precision, "passed": parity is not None and parity["passed"], "said": said,
         "samples": parity["samples"] if parity else None, "seconds": seconds,
         "bytes": sum(f.stat().st_size for f in made.glob("*") if f.suffix in (".onnx", ".pt2")) or None,
@@ -167,7 +167,7 @@ def document_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "kind": "exports",
         "title": "Exports of trained runs",
         "command": "python benchmarks/exports.py RUN...",
-        "note": NOTE,
+        "note": NOTE + of_commits(rows, git_commit()),
         "rows": rows,
         "machine": machine_summary(),
         "commit": git_commit(),

@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds its siblings by the name tests use
 
-from benchmarks.collect import RESULTS, check
+from benchmarks.collect import RESULTS, check, of_commits
 from snn.deployment import Step, forget
 from snn.deployment import graphs as spiking_graphs
 from vision.deploy.description import parsed
@@ -152,8 +152,8 @@ def _row(
         content = in_half(onnx.load_from_string(content)).SerializeToString()
     own = {axis for port in description.graphs[graph].inputs.values() for axis in port.shape}
     found = {
-        "network": name, "graph": graph, "precision": precision, "scan_form": about["scan_form"],
-        "nodes": len(onnx.load_from_string(content).graph.node),
+        "commit": git_commit(), "network": name, "graph": graph, "precision": precision,
+        "scan_form": about["scan_form"], "nodes": len(onnx.load_from_string(content).graph.node),
         "sizes": told({letter: span for letter, span in sizes.items() if letter in own}),
     }  # fmt: skip
     try:
@@ -172,7 +172,7 @@ def document_of(rows: list[dict[str, Any]], version: str) -> dict[str, Any]:
         "kind": "engines",
         "title": "Engines of TensorRT-RTX",
         "command": "python benchmarks/tensorrt_builds.py",
-        "note": NOTE,
+        "note": NOTE + of_commits(rows, git_commit()),
         "library": KIND,
         "version": version,
         "run": False,
