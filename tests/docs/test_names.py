@@ -53,6 +53,7 @@ def test_modules_and_what_is_in_them_are_there(page: Path) -> None:
                 module = getattr(module, part)
             except AttributeError:
                 module = import_module(".".join(parts[:place]))
+        assert module is not None, name
 
 
 @cache

@@ -103,7 +103,8 @@ def test_tones_return_with_another_dash() -> None:
 
 @pytest.mark.parametrize("values", [[], [None, None], [0.0, 0.0], [1e-12, 1e12], [-1.0, 5.0]])
 def test_odd_values_are_drawn(values: list[float | None]) -> None:
-    ElementTree.fromstring(line_chart("loss", [Series("a", range(len(values)), values)], log_y=None).svg)
+    drawn = ElementTree.fromstring(line_chart("loss", [Series("a", range(len(values)), values)], log_y=None).svg)
+    assert drawn.tag.endswith("svg") and "nan" not in ElementTree.tostring(drawn, encoding="unicode").lower()
 
 
 @pytest.mark.parametrize(("largest", "labels"), [(3e-3, {"1e-3", "2e-3", "3e-3"}), (0.4, {"0.2", "0.3", "0.4"})])
