@@ -140,7 +140,7 @@ def _each(group: list[Record], key: str) -> str:
 
 
 def readme_block(documents: Documents) -> str:
-    """The README's table: a part of docs/results.md, chosen by place and kind and never by how good a figure is.
+    """The README's table: a part of docs/results.md, in which no figure of ours is chosen by how good it is.
 
     Of infrared detectors the trained one, the best without learning and the published one; every pose network; the
     first classifier trained here and the first with released weights; the first comparison of spiking rules; every
