@@ -27,7 +27,9 @@ from vision.deploy.counting import in_words
 from vision.deploy.naming import BACKENDS, PRECISIONS, parse
 from vision.deploy.pipeline import Watch, table_rows, time_exported, time_stages
 from vision.deploy.runner import Predictor, exported, is_engine
+from vision.deploy.shipped import place_of
 from vision.deploy.subjects import Size, Subject, subject_of
+from vision.engine.arguments import rows_and_columns, whole_number, whole_numbers
 from vision.engine.command import run_command
 from vision.engine.distributed import pick_device
 from vision.engine.environment import core_count, git_commit, machine_summary
@@ -63,27 +65,17 @@ class _Parser(argparse.ArgumentParser):
         return self.parse_known_args(args, namespace)
 
 
-def steps_of(text: str) -> list[int]:
-    """Numbers of time steps: ``1,2,4``.
-
-    Raises:
-        ArgumentTypeError: one is no whole number of 1 or more.
-    """
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of time steps of 1 or more; expected, say, 1,2,4")
-    return [int(part) for part in parts]
-
-
 def snn_memory(commands: Any) -> None:
     """Memory and time of one update of a spiking network over the number of time steps."""
     p = commands.add_parser("snn-memory", help="memory of an update of a spiking network, over time steps")
     p.add_argument("--rule", choices=("stop", "ottt", "sltt", "bptt"), default="stop", help="default: stop")
     p.add_argument("--network", choices=("vgg11", "mlp"), default="vgg11", help="default: vgg11")
-    p.add_argument("--steps", type=steps_of, default=[1, 2, 4, 8, 16, 32], help="default: 1,2,4,8,16,32")
+    p.add_argument("--steps", type=whole_numbers, default=[1, 2, 4, 8, 16, 32], help="default: 1,2,4,8,16,32")
     p.add_argument("--learn", choices=("W", "WT", "WL", "WTL"), help="default: WTL; W for ottt and sltt")
-    p.add_argument("--batch", type=int, default=4, help="samples (default: 4)")
-    p.add_argument("--width", type=int, default=64, help="channels of VGG-11's first convolution (default: 64)")
+    p.add_argument("--batch", type=whole_number, default=4, help="samples (default: 4)")
+    p.add_argument(
+        "--width", type=whole_number, default=64, help="channels of VGG-11's first convolution (default: 64)"
+    )
     p.add_argument("--repeats", type=int, default=2, help="updates that are timed (default: 2)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     p.add_argument("--json", metavar="FILE", help="write the rows as JSON; - prints them instead of the table")
@@ -93,8 +85,8 @@ def snn_memory(commands: Any) -> None:
 def run_snn_memory(arguments: argparse.Namespace) -> int:
     """Measures, and prints the table or the JSON."""
     device = pick_device(arguments.device)
-    if arguments.batch < 1 or arguments.width < 1 or arguments.repeats < 0:
-        raise ConfigError("--batch and --width must be 1 or more, --repeats 0 or more")
+    if arguments.repeats < 0:
+        raise ConfigError(f"--repeats {arguments.repeats}: expected 0 or more")
     learn: Learn = arguments.learn or ("W" if arguments.rule in WEIGHTS_ONLY else "WTL")
     seed_everything(0)
     network: SpikingNetwork
@@ -136,18 +128,6 @@ def memory_table(title: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def size_of(text: str) -> Size:
-    """Rows and columns: ``256x192``.
-
-    Raises:
-        ArgumentTypeError: anything else.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no size; expected rows x columns, say 256x192")
-    return int(parts[0]), int(parts[1])
-
-
 def names_of(text: str) -> tuple[str, ...]:
     """Backends: ``eager,onnxruntime``.
 
@@ -161,9 +141,11 @@ def names_of(text: str) -> tuple[str, ...]:
 
 
 def _subject_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--size", type=size_of, metavar="ROWSxCOLUMNS", help="of the input (default: the network's usual)")
+    p.add_argument(
+        "--size", type=rows_and_columns, metavar="ROWSxCOLUMNS", help="of the input (default: the network's usual)"
+    )
     p.add_argument("--graph", help="of a network that is exported as several: which (default: the first)")
-    p.add_argument("--people", type=int, default=1, help="in a graph that takes people (default: 1)")
+    p.add_argument("--people", type=whole_number, default=1, help="in a graph that takes people (default: 1)")
     p.add_argument("--checkpoint", default="best", help="of a run: best, last, or a file (default: best)")
     p.add_argument("--trust", action="store_true", help="open .pt2 packages too: they hold code, which then runs")
 
@@ -173,8 +155,8 @@ def _result_arguments(p: argparse.ArgumentParser) -> None:
 
 
 WHAT = (
-    "a registered network (mamkpd_l, cifar_resnet:depth=20), a recipe, a run folder or an exported file; "
-    "@BACKEND or @BACKEND-PRECISION at its end says what runs it (mamkpd_l@onnxruntime-int8)"
+    "a registered network (mamkpd_l, cifar_resnet:depth=20), one that ships, a recipe, a run folder or an exported "
+    "file; @BACKEND or @BACKEND-PRECISION at its end says what runs it (mamkpd_l@onnxruntime-int8)"
 )
 
 
@@ -188,9 +170,9 @@ def speed(commands: Any) -> None:
     )
     p.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    p.add_argument("--batch", type=steps_of, default=[1], metavar="N,...", help="samples at once (default: 1)")
-    p.add_argument("--threads", type=int, default=core_count(), help="of the CPU (default: all %(default)s)")
-    p.add_argument("--rounds", type=int, default=10, help="turns that each takes (default: 10)")
+    p.add_argument("--batch", type=whole_numbers, default=[1], metavar="N,...", help="samples at once (default: 1)")
+    p.add_argument("--threads", type=whole_number, default=core_count(), help="of the CPU (default: all %(default)s)")
+    p.add_argument("--rounds", type=whole_number, default=10, help="turns that each takes (default: 10)")
     p.add_argument("--seconds", type=float, default=5.0, help="that each is timed for (default: 5)")
     p.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, of one thread")
     p.add_argument("--as-trained", action="store_true", help="leave batch norms and branches as they were trained")
@@ -258,7 +240,9 @@ def _show(head: Sequence[str], rows: Sequence[Sequence[str]], told: Sequence[str
 def count(commands: Any) -> None:
     """Parameters and multiply-accumulates."""
     p = commands.add_parser("count", help="parameters and multiply-accumulates of networks")
-    p.add_argument("what", nargs="+", metavar="WHAT", help="a registered network, a recipe or a run folder")
+    p.add_argument(
+        "what", nargs="+", metavar="WHAT", help="a registered network, one that ships, a recipe or a run folder"
+    )
     _subject_arguments(p)
     _result_arguments(p)
     p.set_defaults(run=run_count)
@@ -288,13 +272,15 @@ def run_count(arguments: argparse.Namespace) -> int:
 def pipeline(commands: Any) -> None:
     """Where the time of a prediction goes."""
     p = commands.add_parser("pipeline", help="time of decoding, pre-processing, network and post-processing of images")
-    p.add_argument("run_folder", metavar="RUN", help="a run folder, or an exported ONNX file or its folder")
+    p.add_argument(
+        "run_folder", metavar="RUN", help="a run folder, a network that ships, or an exported file or folder"
+    )
     p.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders (their images) and globs")
     p.add_argument("--backend", choices=BACKENDS, help="default: eager; onnxruntime of an exported file")
     p.add_argument("--precision", choices=PRECISIONS, help="of a run (default: fp32)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    p.add_argument("--threads", type=int, default=core_count(), help="of the CPU (default: all %(default)s)")
-    p.add_argument("--repeats", type=int, default=3, help="how often all inputs are read (default: 3)")
+    p.add_argument("--threads", type=whole_number, default=core_count(), help="of the CPU (default: all %(default)s)")
+    p.add_argument("--repeats", type=whole_number, default=3, help="how often all inputs are read (default: 3)")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
     p.add_argument("--boxes", metavar="WHERE", help="where the people are, as of tools/predict.py")
     _result_arguments(p)
@@ -309,7 +295,7 @@ def _stages_of_run(arguments: argparse.Namespace, files: list[Path], device: tor
     how = How(backend, precision, device.type, 1, arguments.threads)
     how.check()
     regions = None if arguments.boxes is None else regions_of(arguments.boxes, BOX_SCORE, device, None)
-    task = load_run(Path(arguments.run_folder), arguments.checkpoint, [])[2].eval()
+    task = load_run(arguments.run_folder, arguments.checkpoint, [])[2].eval()
     with TemporaryDirectory() as folder:
         graphs = graph_runner(task, how, Path(folder))
         with watched(arguments.threads) as conditions:
@@ -334,8 +320,7 @@ def _stages_of_file(arguments: argparse.Namespace, files: list[Path], device: st
 def run_pipeline(arguments: argparse.Namespace) -> int:
     """Predicts on the files, and prints the table or the JSON."""
     files = expand(arguments.inputs)
-    if arguments.repeats < 1:
-        raise ConfigError(f"--repeats {arguments.repeats}: expected 1 or more")
+    arguments.run_folder = place_of(arguments.run_folder)
     device = pick_device(arguments.device)
     torch.set_num_threads(arguments.threads)
     if exported(arguments.run_folder):
@@ -345,7 +330,7 @@ def run_pipeline(arguments: argparse.Namespace) -> int:
     result = {
         "kind": "pipeline",
         "title": "Stages of a prediction",
-        "what": Path(arguments.run_folder).name,
+        "what": arguments.run_folder.name,
         "backend": ran,
         "images": len(seen.images) // arguments.repeats,
         "repeats": arguments.repeats,

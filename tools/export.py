@@ -8,31 +8,9 @@ from vision.deploy.nvidia import KINDS
 from vision.deploy.profiles import parse_span
 from vision.deploy.shipped import home_of, run_or_recipe
 from vision.deploy.source import source_of
+from vision.engine.arguments import rows_and_columns, whole_number
 from vision.engine.command import run_command
 from vision.ops.selective_scan.lowering import FORMS
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Rows and columns: ``256x192``.
-
-    Raises:
-        ArgumentTypeError: not two whole numbers of 1 or more.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no size; expected rows and columns, say 256x192")
-    return int(parts[0]), int(parts[1])
-
-
-def count_of(text: str) -> int:
-    """A whole number of 1 or more.
-
-    Raises:
-        ArgumentTypeError: something else.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of samples; expected 1 or more")
-    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,9 +29,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     p.add_argument("--scan-form", choices=FORMS, default="scan", help="of selective scans in ONNX (default: scan)")
     p.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
-    p.add_argument("--size", type=size_of, metavar="HxW", help="fix the size of images (default: any, where it can be)")
-    p.add_argument("--calibration", type=count_of, default=128, metavar="N", help="training samples for int8")
-    p.add_argument("--limit", type=count_of, default=64, metavar="N", help="samples to compare on (default: 64)")
+    p.add_argument(
+        "--size", type=rows_and_columns, metavar="HxW", help="fix the size of images (default: any, where it can be)"
+    )
+    p.add_argument("--calibration", type=whole_number, default=128, metavar="N", help="training samples for int8")
+    p.add_argument("--limit", type=whole_number, default=64, metavar="N", help="samples to compare on (default: 64)")
     p.add_argument("--split", choices=("train", "val", "test"), default="val", help="of these samples (default: val)")
     p.add_argument("--profile", action="append", default=[], metavar="N=1:8:32",
                    help="of engines: smallest, best and largest of an open axis; again for others")  # fmt: skip

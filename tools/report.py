@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from vision.deploy.shipped import home_of, place_of
 from vision.engine.command import run_command
 from vision.report.card import write_card
 from vision.report.html import write_report
@@ -14,7 +15,9 @@ def parser() -> argparse.ArgumentParser:
         description="Write one HTML page of a run, a pipeline, or several runs beside each other.",
         epilog="example: python tools/report.py runs/a runs/b -o comparison.html",
     )
-    p.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a run folder, or one that holds stages or seeds")
+    p.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run folder, one of stages or seeds, or a network that ships"
+    )
     p.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="the page (default: report.html in RUN, or here for several)"
     )
@@ -25,12 +28,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    runs: list[Path] = arguments.runs
-    default = runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+    runs = [place_of(run, "a run's folder") for run in arguments.runs]
+    default = home_of(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")
     print(write_report(runs, arguments.output or default))
     if arguments.card:
         for run in runs:
-            print(write_card(run))
+            print(write_card(run, home_of(run) / "card.md"))
     return 0
 
 

@@ -50,6 +50,15 @@ def test_stages_of_a_run(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "post-processing" in capsys.readouterr().out
 
 
+def test_a_network_that_ships_brings_its_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["speed", "stop_digits", "--json", "-", *QUICK]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["what"], row["trained"], row["accuracy"]["split"]) == ("stop_digits @ eager fp32", True, "test")
+    write_digit(tmp_path / "digit.png")
+    assert main(["pipeline", "stop_digits", str(tmp_path), "--threads", "1", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["what"] == "stop_digits"
+
+
 def test_counting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["count", "cifar_resnet:depth=20", "mamkpd_t", "--json", "-"]) == 0
     resnet, pose = json.loads(capsys.readouterr().out)["rows"]

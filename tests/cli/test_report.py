@@ -33,6 +33,13 @@ def test_output_is_where_it_is_asked_for(run: Path, tmp_path: Path) -> None:
     assert not (run / "report.html").exists()
 
 
+def test_a_network_that_ships_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["stop_digits", "--card"]) == 0
+    assert "<title>stop_digits</title>" in Path("shipped/stop_digits/report.html").read_text()
+    assert Path("shipped/stop_digits/card.md").read_text().startswith("# stop_digits\n")
+
+
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, str(CHECKOUT / "tools" / "report.py"), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -50,7 +57,10 @@ def test_command_of_several_writes_here(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(("nothing",), "error: nothing: no such folder; expected a run folder"), ((), "usage: report.py")],
+    [
+        (("nothing",), "error: nothing: no such file or folder; expected a run's folder; with the package come"),
+        ((), "usage: report.py"),
+    ],
 )
 def test_mistakes_have_status_2(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     done = command(*arguments, cwd=tmp_path)

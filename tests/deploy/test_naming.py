@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vision.deploy.naming import Name, block_of, parse
+from vision.deploy.shipped import MODELS
 from vision.engine.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ from vision.engine.errors import ConfigError
          Name("mlp", "network", ("inputs=64", "hidden=[12, 8]"), "eager", "bf16")),
         ("digits_cnn", Name("digits_cnn", "network")),  # a shipped recipe has this name too
         ("mlp_digits", Name("mlp_digits", "recipe")),
+        ("stop_digits@onnxruntime", Name(str(MODELS / "stop_digits"), "run", (), "onnxruntime")),  # a recipe's name too
         ("configs/classification/digits_cnn.yaml:seed=1", Name("configs/classification/digits_cnn.yaml", "recipe",
                                                               ("seed=1",))),
     ],
@@ -42,7 +44,10 @@ def test_paths_say_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("mamkpd_x", r"no registered network, recipe, run folder or exported file \(did you mean 'mamkpd_\w'\?\)"),
+        (
+            "mamkpd_x",
+            r"network that ships, recipe, run folder or exported file \(did you mean 'mamkpd_\w'\?\)",
+        ),
         ("mamkpd_t@onnxruntme", "no backend 'onnxruntme'.*did you mean 'onnxruntime'.*expected one of eager, compiled"),
         ("file.onnx@eager", "a .onnx file is run by onnxruntime, not by eager"),
         ("file.onnx:depth=20", "an exported file takes no options"),

@@ -99,11 +99,11 @@ def test_the_command_refuses_no_steps(steps: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as stopped:
         main(["snn-memory", f"--steps={steps}"])
     assert stopped.value.code == 2
-    assert "is no list of time steps of 1 or more" in capsys.readouterr().err
+    assert "is no whole number of 1 or more; expected, say, 1,2,4" in capsys.readouterr().err
 
 
 def test_the_command_refuses_what_a_rule_cannot_learn() -> None:
     with pytest.raises(ConfigError, match="teaches weights only"):
         main(["snn-memory", "--network", "mlp", "--rule", "ottt", "--learn", "WTL"])
-    with pytest.raises(ConfigError, match="--batch and --width must be 1 or more"):
-        main(["snn-memory", "--batch", "0"])
+    with pytest.raises(ConfigError, match="--repeats -1: expected 0 or more"):
+        main(["snn-memory", "--repeats", "-1"])

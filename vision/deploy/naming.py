@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vision.deploy.shipped import shipped_models
 from vision.engine.config import shipped_configs
 from vision.engine.errors import ConfigError, nearest
 from vision.engine.merging import parse_override, put
@@ -24,7 +25,7 @@ class Name:
     """What is to be measured.
 
     Attributes:
-        what: a registered network, a recipe, a run folder or an exported file.
+        what: a registered network, a recipe, a run folder (of a network that ships too) or an exported file.
         kind: which of them: ``network``, ``recipe``, ``run`` or ``file``.
         options: ``a.b=c``: of a network's constructor, or changes to a recipe.
         backend: what runs it; None where the name does not say.
@@ -54,6 +55,8 @@ def parse(text: str) -> Name:
     Raises:
         ConfigError: nothing is called so; an unknown backend or precision; options for what takes none.
 
+    A name of several things is the registered network, or else the network that ships, or else the recipe.
+
     Example:
         >>> parse("cifar_resnet:depth=20@onnxruntime-int8")
         Name(what='cifar_resnet', kind='network', options=('depth=20',), backend='onnxruntime', precision='int8')
@@ -73,11 +76,14 @@ def parse(text: str) -> Name:
         return _of_path(Path(what), options, backend, precision)
     if what in names(kind="network"):
         return Name(what, "network", options, backend, precision)
+    if what in (shipped := shipped_models()):
+        return Name(str(shipped[what]), "run", options, backend, precision)
     if what.endswith((".yaml", ".yml")) or what in _recipes():
         return Name(what, "recipe", options, backend, precision)
-    known = [*names(kind="network"), *_recipes()]
+    known = [*names(kind="network"), *shipped, *_recipes()]
     raise ConfigError(
-        f"'{what}' is no registered network, recipe, run folder or exported file{nearest(what, known)}; networks: "
+        f"'{what}' is no registered network, network that ships, recipe, run folder or exported file"
+        f"{nearest(what, known)}; networks: "
         f"{', '.join(names(kind='network'))}"
     )
 

@@ -36,8 +36,16 @@ def run_or_recipe(given: str, checkpoint: str) -> Path:
     return Path(given)
 
 
-def place_of(given: str | Path) -> Path:
+PREDICTS = "a run's folder, a checkpoint in one, or an exported file or folder"
+"""What a path may be that predicts."""
+
+
+def place_of(given: str | Path, expected: str = PREDICTS) -> Path:
     """The path that is there, or else the folder of the network of that name that ships with the package.
+
+    Args:
+        given: a path or a name.
+        expected: what the path may be, for the error.
 
     Raises:
         ConfigError: neither.
@@ -48,10 +56,7 @@ def place_of(given: str | Path) -> Path:
     if str(given) in shipped:
         return shipped[str(given)]
     known = f"; with the package come {', '.join(shipped)}" if shipped else ""
-    raise ConfigError(
-        f"{given}: no such file or folder; expected a run's folder, a checkpoint in one, or an exported file or folder"
-        f"{known}{nearest(str(given), shipped)}"
-    )
+    raise ConfigError(f"{given}: no such file or folder; expected {expected}{known}{nearest(str(given), shipped)}")
 
 
 def networks_below(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from vision.engine.errors import CheckpointError
-from vision.engine.files import write_atomically
+from vision.engine.files import make_folder, write_atomically
 from vision.engine.recorder import duration
 from vision.engine.run import RunFolder
 from vision.report.runs import Group, Run, evaluation_names, group_by_seed, read_runs
@@ -31,6 +31,7 @@ def write_card(run: Path, output: Path | None = None) -> Path:
     """
     output = output or run / "card.md"
     groups = group_by_seed(read_runs([run]))
+    make_folder(output.resolve().parent)
     write_atomically(output, "\n".join(card(group) for group in groups).encode())
     return output
 
