@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, wraps
+from functools import cache, lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -169,6 +169,31 @@ def example(path: str, number: int) -> tuple[Picture, str | None]:
     return np.asarray(task.pictures(batch)[0]), truths[0] if truths else None
 
 
+@dataclass
+class Parts:
+    """The components of the page: on the left what is given, on the right what a network says of it."""
+
+    network: Any
+    given: Any
+    predict: Any
+    another: Any
+    attack: Any
+    eps: Any
+    steps: Any
+    label: Any
+    without: Any
+    drawn: Any
+    said: Any
+    spikes: Any
+    raster: Any
+    step: Any
+    play: Any
+    numbers: Any
+    number: Any
+    frames: Any
+    timer: Any
+
+
 def page(networks: dict[str, str]) -> Any:
     """The page.
 
@@ -178,100 +203,128 @@ def page(networks: dict[str, str]) -> Any:
     gr = gradio()
     with gr.Blocks(title="Triptych", analytics_enabled=False, delete_cache=(3600, 3600)) as made:
         gr.Markdown("# Triptych\nChoose a trained network, drop an image, and see what the network says.")
-        number, frames = gr.State(0), gr.State([])
+        state = {"number": gr.State(0), "frames": gr.State([]), "timer": gr.Timer(TICK, active=False)}
         with gr.Row():
             with gr.Column():
-                first = next(iter(networks.values()), None)
-                network = gr.Dropdown(list(networks.items()), value=first, label="Network", elem_id="network")
-                given = gr.Image(
-                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Image", height=300,
-                    buttons=[], elem_id="given",
-                )  # fmt: skip
-                type(given).preprocess = _dropped  # of the class: an update makes the component anew
-                with gr.Row():
-                    predict = gr.Button("Predict", variant="primary", elem_id="predict")
-                    another = gr.Button("Example", elem_id="example")
-                with gr.Group(visible=False) as attack:
-                    eps = gr.Slider(0, MOST, value=0, step=0.5, label="Attack: eps in 1/255 (0: none)", elem_id="eps")
-                    steps = gr.Slider(1, 50, value=STEPS, step=1, label="Gradient steps", elem_id="steps")
-                    label = gr.Dropdown([AS_PREDICTED], value=AS_PREDICTED, label="True class", elem_id="label")
-                without = gr.Markdown("An exported file has no gradients: choose its run to attack it.", visible=False)
+                left = _left(networks)
             with gr.Column():
-                drawn = gr.Image(
-                    label="What it says", show_label=False, interactive=False, buttons=[], format="png", elem_id="drawn"
-                )
-                said = gr.Markdown(elem_id="said")
-                with gr.Group(visible=False) as spikes:
-                    raster = gr.Image(
-                        label="Spikes",
-                        show_label=False,
-                        interactive=False,
-                        buttons=[],
-                        format="png",
-                        height=360,
-                        elem_id="raster",
-                    )
-                    step = gr.Slider(1, 2, value=1, step=1, label="Time step", elem_id="step")
-                    play = gr.Button("Play", elem_id="play")
-                numbers = gr.JSON(label="Numbers", open=True, elem_id="numbers")
-        timer = gr.Timer(TICK, active=False)
-
-        def chosen(path: str) -> list[Any]:
-            kind = network_of(path)
-            classes, attackable = classes_of(kind), gradients_of(kind)
-            return [
-                gr.Group(visible=attackable), gr.Slider(value=0),
-                gr.Dropdown([AS_PREDICTED, *classes], value=AS_PREDICTED),
-                gr.Markdown(visible=bool(classes) and not attackable), gr.Group(visible=False), None, "", None, [], 0,
-            ]  # fmt: skip
-
-        def predicted(path: str, file: str | None, radius: float, count: int, name: str) -> list[Any]:
-            found = show(path, file, radius, count, name)
-            last = len(found.frames)
-            return [
-                found.drawn, found.said, found.numbers, found.frames, gr.Group(visible=last > 0),
-                found.frames[0] if last else None, gr.Slider(maximum=max(last, 2), value=1), gr.Timer(active=last > 1),
-            ]  # fmt: skip
-
-        def brought(path: str, count: int, radius: float, taken: int) -> list[Any]:
-            picture, truth = example(path, count)
-            file, name = _as_file(picture, made.GRADIO_CACHE, count), truth or AS_PREDICTED
-            return [file, count + 1, name, *predicted(path, file, radius, taken, name)]
-
-        def nothing() -> list[Any]:
-            return [None, "", None, [], gr.Group(visible=False), None, gr.Slider(), gr.Timer(active=False)]
-
-        def unchanged() -> list[Any]:
-            return [gr.skip()] * 3 + nothing()
-
-        def ticked(now: int, pictures: list[Picture]) -> list[Any]:
-            following = min(int(now) + 1, len(pictures))
-            return [following, frame(pictures, following), gr.Timer(active=following < len(pictures))]
-
-        def stopped() -> list[Any]:
-            return [gr.skip(), gr.skip(), gr.Timer(active=False)]
-
-        inputs, own = [network, given, eps, steps, label], {"concurrency_id": "network", "concurrency_limit": 1}
-        outputs = [drawn, said, numbers, frames, spikes, raster, step, timer]
-        of_choice = [attack, eps, label, without, spikes, drawn, said, numbers, frames, number]
-        for event in (made.load, network.change):
-            event(
-                told(chosen, lambda: [gr.skip()] * len(of_choice)), [network], of_choice, show_progress="hidden", **own
-            )
-        predict.click(told(predicted, nothing), inputs, outputs, **own)
-        given.upload(told(predicted, nothing), inputs, outputs, **own)
-        for change in (eps.release, steps.release, label.input):
-            change(told(predicted, nothing), inputs, outputs, trigger_mode="always_last", **own)
-        another.click(told(brought, unchanged), [network, number, eps, steps], [given, number, label, *outputs], **own)
-        shown = [step, raster, timer]
-        step.input(
-            told(lambda now, pictures: [gr.skip(), frame(pictures, int(now)), gr.Timer(active=False)], stopped),
-            [step, frames], shown, show_progress="hidden",
-        )  # fmt: skip
-        play.click(told(lambda pictures: [1, frame(pictures, 1), gr.Timer(active=True)], stopped), [frames], shown,
-                   show_progress="hidden")  # fmt: skip
-        timer.tick(told(ticked, stopped), [step, frames], shown, show_progress="hidden")
+                right = _right()
+        _wire(Parts(**left, **right, **state), made.load, Path(made.GRADIO_CACHE))
     return made
+
+
+def _left(networks: dict[str, str]) -> dict[str, Any]:
+    gr, found = gradio(), {}
+    first = next(iter(networks.values()), None)
+    found["network"] = gr.Dropdown(list(networks.items()), value=first, label="Network", elem_id="network")
+    found["given"] = gr.Image(
+        type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Image", height=300, buttons=[],
+        elem_id="given",
+    )  # fmt: skip
+    type(found["given"]).preprocess = _dropped  # of the class: an update makes the component anew
+    with gr.Row():
+        found["predict"] = gr.Button("Predict", variant="primary", elem_id="predict")
+        found["another"] = gr.Button("Example", elem_id="example")
+    with gr.Group(visible=False) as found["attack"]:
+        found["eps"] = gr.Slider(0, MOST, value=0, step=0.5, label="Attack: eps in 1/255 (0: none)", elem_id="eps")
+        found["steps"] = gr.Slider(1, 50, value=STEPS, step=1, label="Gradient steps", elem_id="steps")
+        found["label"] = gr.Dropdown([AS_PREDICTED], value=AS_PREDICTED, label="True class", elem_id="label")
+    found["without"] = gr.Markdown("An exported file has no gradients: choose its run to attack it.", visible=False)
+    return found
+
+
+def _right() -> dict[str, Any]:
+    gr, found = gradio(), {}
+    plain = {"show_label": False, "interactive": False, "buttons": [], "format": "png"}
+    found["drawn"] = gr.Image(label="What it says", elem_id="drawn", **plain)
+    found["said"] = gr.Markdown(elem_id="said")
+    with gr.Group(visible=False) as found["spikes"]:
+        found["raster"] = gr.Image(label="Spikes", height=360, elem_id="raster", **plain)
+        found["step"] = gr.Slider(1, 2, value=1, step=1, label="Time step", elem_id="step")
+        found["play"] = gr.Button("Play", elem_id="play")
+    found["numbers"] = gr.JSON(label="Numbers", open=True, elem_id="numbers")
+    return found
+
+
+def _wire(parts: Parts, load: Any, cache_folder: Path) -> None:
+    """Says which answer follows what a visitor does; networks answer one visitor after the other."""
+    gr, p = gradio(), parts
+    alone = {"concurrency_id": "network", "concurrency_limit": 1}
+    inputs = [p.network, p.given, p.eps, p.steps, p.label]
+    outputs = [p.drawn, p.said, p.numbers, p.frames, p.spikes, p.raster, p.step, p.timer]
+    of_choice = [p.attack, p.eps, p.label, p.without, p.spikes, p.drawn, p.said, p.numbers, p.frames, p.number]
+    for event in (load, p.network.change):
+        event(
+            told(chosen, lambda: [gr.skip()] * len(of_choice)), [p.network], of_choice, show_progress="hidden", **alone
+        )
+    p.predict.click(told(predicted, nothing), inputs, outputs, **alone)
+    p.given.upload(told(predicted, nothing), inputs, outputs, **alone)
+    for change in (p.eps.release, p.steps.release, p.label.input):
+        change(told(predicted, nothing), inputs, outputs, trigger_mode="always_last", **alone)
+    p.another.click(
+        told(partial(brought, cache_folder), lambda: [gr.skip()] * 3 + nothing()),
+        [p.network, p.number, p.eps, p.steps], [p.given, p.number, p.label, *outputs], api_name="brought", **alone,
+    )  # fmt: skip
+    shown = [p.step, p.raster, p.timer]
+    p.step.input(told(moved, stopped), [p.step, p.frames], shown, show_progress="hidden")
+    p.play.click(told(played, stopped), [p.frames], shown, show_progress="hidden")
+    p.timer.tick(told(ticked, stopped), [p.step, p.frames], shown, show_progress="hidden")
+
+
+def chosen(path: str) -> list[Any]:
+    """What a choice of a network changes: whether it can be attacked, its classes, and no answer yet."""
+    gr, network = gradio(), network_of(path)
+    classes, attackable = classes_of(network), gradients_of(network)
+    return [
+        gr.Group(visible=attackable), gr.Slider(value=0), gr.Dropdown([AS_PREDICTED, *classes], value=AS_PREDICTED),
+        gr.Markdown(visible=bool(classes) and not attackable), gr.Group(visible=False), None, "", None, [], 0,
+    ]  # fmt: skip
+
+
+def predicted(path: str, file: str | None, eps: float, steps: int, label: str) -> list[Any]:
+    """What :func:`show` finds, for the right side of the page; spikes begin to play."""
+    gr, found = gradio(), show(path, file, eps, steps, label)
+    last = len(found.frames)
+    return [
+        found.drawn, found.said, found.numbers, found.frames, gr.Group(visible=last > 0),
+        found.frames[0] if last else None, gr.Slider(maximum=max(last, 2), value=1), gr.Timer(active=last > 1),
+    ]  # fmt: skip
+
+
+def brought(cache_folder: Path, path: str, number: int, eps: float, steps: int) -> list[Any]:
+    """An example for the left side, the number of the next, its class, and what the network says of it."""
+    picture, truth = example(path, number)
+    file, name = _as_file(picture, cache_folder, number), truth or AS_PREDICTED
+    return [file, number + 1, name, *predicted(path, file, eps, steps, name)]
+
+
+def nothing() -> list[Any]:
+    """The right side of the page without an answer."""
+    gr = gradio()
+    return [None, "", None, [], gr.Group(visible=False), None, gr.Slider(), gr.Timer(active=False)]
+
+
+def played(pictures: list[Picture]) -> list[Any]:
+    """The first time step, from which the timer goes on."""
+    return [1, frame(pictures, 1), gradio().Timer(active=True)]
+
+
+def ticked(now: int, pictures: list[Picture]) -> list[Any]:
+    """The next time step; after the last the timer rests."""
+    following = min(int(now) + 1, len(pictures))
+    return [following, frame(pictures, following), gradio().Timer(active=following < len(pictures))]
+
+
+def moved(now: int, pictures: list[Picture]) -> list[Any]:
+    """The time step that the slider was moved to, which stays."""
+    gr = gradio()
+    return [gr.skip(), frame(pictures, int(now)), gr.Timer(active=False)]
+
+
+def stopped() -> list[Any]:
+    """The time step as it is, which stays."""
+    gr = gradio()
+    return [gr.skip(), gr.skip(), gr.Timer(active=False)]
 
 
 def frame(pictures: list[Picture], step: int) -> Picture:
@@ -290,12 +343,12 @@ def _dropped(component: Any, payload: Any) -> str | None:
     return payload.path if payload is not None else None
 
 
-def _as_file(picture: Picture, folder: str, number: int) -> str:
+def _as_file(picture: Picture, folder: Path, number: int) -> str:
     """The picture as a file that the page may show; its pixels as they are."""
     from PIL import Image
 
     own = f"{crc32(picture.tobytes()):08x}"  # a browser keeps what it has had under a name
-    path = Path(folder) / "examples" / own / f"example_{number}.png"
+    path = folder / "examples" / own / f"example_{number}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
     return str(path)

@@ -93,7 +93,7 @@ def _visit(address: str, network: str, number: int, folder: Path) -> None:
             raise ValueError(f"{network}: no answer")
         client.predict(network, handle_file(str(photo)), 4, 5, api_name="/predicted_2")
         if "spiking" in network:
-            client.predict(api_name="/lambda_1")
+            client.predict(api_name="/played")
             client.predict(1, api_name="/ticked")
         if _numbers(client.predict(network, handle_file(str(words)), 0, 20, api_name="/predicted_1")) is not None:
             raise ValueError(f"{network}: an answer to a file that is no image")

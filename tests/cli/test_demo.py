@@ -199,10 +199,10 @@ def test_a_file_that_is_no_image_and_answers_that_are_gone_are_told(
         numbers = client.predict(digits, handle_file(file), 0, 20, "as predicted", api_name="/predicted")[2]
         assert (numbers is not None) is answered
     assert client.predict(spikes, 0, 20, api_name="/brought")[4] is not None
-    assert client.predict(api_name="/lambda_1")[1] is not None  # play
+    assert client.predict(api_name="/played")[1] is not None  # play
     for _ in range(demo.VISITORS):  # others, whose answers push this one out
         _client(address).predict(spikes, 0, 20, api_name="/brought")
-    for name, given in (("/lambda_1", ()), ("/lambda", (1,)), ("/ticked", (1,))):
+    for name, given in (("/played", ()), ("/moved", (1,)), ("/ticked", (1,))):
         assert client.predict(*given, api_name=name)[1] == {"__type__": "update"}
 
 
