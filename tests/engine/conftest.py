@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.engine.forks import Forks
+from tests.engine.recipes import Write
 from vision.engine import registry
 
 
@@ -38,3 +39,17 @@ def two(forks: Forks, two_folder: Path) -> list[dict[str, Any]]:
     for process in forks.run("tests.engine.processes", two_folder, "everything", size=2):
         assert process.status == 0, process.said
     return [torch.load(two_folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a file into the working directory, so that places are short."""
+    monkeypatch.chdir(tmp_path)
+
+    def put(text: str, name: str = "r.yaml") -> Path:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return put
