@@ -13,10 +13,12 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 JOBS ?= 2
 # Passed on to pytest, for example `make test PYTEST_ARGS="tests/infrared -k loss"`.
 PYTEST_ARGS ?=
-# What `make results` runs: names of benchmarks/experiments.yaml, and at most so many minutes of one core.
+# What `make results` runs: names of benchmarks/experiments.yaml, and at most so many minutes of one core. NOTE is shown
+# beside the figures of trained runs, for example NOTE="Other programs ran on the cores."
 ONLY ?=
 MINUTES ?=
 AGAIN ?=
+NOTE ?=
 # Real infrared images and COCO's people are taken where both are at hand, synthetic scenes and samples elsewhere.
 DATA := $(or $(TRIPTYCH_DATA),../shared/data)
 REAL := $(and $(wildcard $(DATA)/sirst/images),$(wildcard $(DATA)/coco_keypoints/annotations))
@@ -70,7 +72,7 @@ docs: $(INSTALLED)
 results: $(INSTALLED)
 	@echo "==> Experiments; what is done is not run again (AGAIN=1 begins anew)"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerun.py $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES)) \
-	  $(if $(AGAIN),--again)
+	  $(if $(AGAIN),--again) $(if $(NOTE),--note "$(NOTE)")
 
 # Trained from what is committed; judged on real infrared images, which have to be at hand.
 models: $(INSTALLED)

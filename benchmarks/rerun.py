@@ -1,4 +1,4 @@
-"""Run the experiments behind the tables again: python benchmarks/rerun.py [--only NAME,...] [--minutes M].
+"""Run the experiments behind the tables again: python benchmarks/rerun.py [--only NAME,...] [--minutes M] [--note TEXT].
 
 What there is stands in benchmarks/experiments.yaml. Runs land below runs/results, figures in benchmarks/results, and
 the pages are written anew at the end. An experiment is done when its figures are written; stopped before, it goes on
@@ -136,8 +136,15 @@ def run_of(command: list[str]) -> Path:
     return Path(config.tree["output"]) / config.name
 
 
-def rerun(name: str, experiment: Experiment, runs: Path = Path(RUNS), results: Path = RESULTS) -> None:
+def rerun(name: str, experiment: Experiment, runs: Path = Path(RUNS), results: Path = RESULTS, note: str = "") -> None:
     """Runs what is not done yet of an experiment, and writes its figures.
+
+    Args:
+        name: of it.
+        experiment: what to run.
+        runs: the folder of its runs.
+        results: the folder of its figures.
+        note: shown beside figures that are gathered from runs; a script writes its own.
 
     Raises:
         UserError: a command failed; what it wrote stays, and is gone on with the next time.
@@ -160,7 +167,7 @@ def rerun(name: str, experiment: Experiment, runs: Path = Path(RUNS), results: P
             )
     if patterns:
         found = [path for pattern in patterns for path in sorted(runs.glob(pattern))]
-        write_json(results / f"{name}.json", collect(found))
+        write_json(results / f"{name}.json", collect(found, note))
     write_atomically(done, b"")
 
 
@@ -190,6 +197,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", metavar="NAME,...", help="some of them (default: all)")
     p.add_argument("--minutes", type=int, metavar="M", help="the cheapest that fit into so many minutes of one core")
     p.add_argument("--again", action="store_true", help="forget what was done of them, and begin anew")
+    p.add_argument(
+        "--note", default="", help="shown beside the figures of trained runs, such as what else ran meanwhile"
+    )
     p.add_argument("--list", action="store_true", help="show them, and end")
     return p
 
@@ -206,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, experiment in wanted.items():
         if arguments.again:
             forget(name, experiment)
-        rerun(name, experiment)
+        rerun(name, experiment, note=arguments.note)
     return subprocess.run([sys.executable, "benchmarks/tables.py"], check=False).returncode
 
 

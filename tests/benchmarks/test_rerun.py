@@ -35,9 +35,10 @@ def test_every_command_is_one_its_tool_takes() -> None:
 
 def test_an_experiment_is_run_once_and_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment(minutes=1, train=[SHORT])
-    rerun("short", experiment, tmp_path / "runs", tmp_path)
+    rerun("short", experiment, tmp_path / "runs", tmp_path, "Nothing else ran.")
     written = (tmp_path / "short.json").read_bytes()
     assert {record["recipe"] for record in json.loads(written)["records"]} == {"short"}
+    assert json.loads(written)["note"] == "Nothing else ran."
 
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("what was done was run again"))
     rerun("short", experiment, tmp_path / "runs", tmp_path)
