@@ -20,6 +20,7 @@ from vision.deploy.predicting import Predicting
 from vision.deploy.shipped import MODELS, networks_below, place_of, shipped_models
 from vision.engine.command import run_command
 from vision.engine.errors import ConfigError, DataError, UserError
+from vision.engine.memory import give_back
 from vision.engine.prediction import Picture, Prediction
 from vision.report.figures import enlarge
 
@@ -84,6 +85,7 @@ class Shown:
 @lru_cache(maxsize=3)
 def network_of(path: str) -> Predicting[Any]:
     """The network of a run or an exported file, in memory from the second time on; a classifier can be attacked."""
+    give_back()  # what networks that were pushed out have left
     network = opened(path)
     return Attackable(network, path) if network.after.get("type") == "classes" else network
 

@@ -7,8 +7,6 @@ removed. ``page``: tools/demo.py serves one visitor after the other. A sample of
 training or visit: what leaks by a run, an update or a visitor shows as a slope. Lines are fitted to the second half.
 """
 
-import ctypes
-import gc
 import os
 import shutil
 import sys
@@ -32,6 +30,7 @@ from benchmarks.reliability.slopes import FEWEST, row, second_half
 from benchmarks.reliability.visits import OFFERED, served, trained, visits
 from tools import train
 from vision.engine.command import run_command
+from vision.engine.memory import give_back
 
 LIMITS = {
     "memory": ("MiB", 30.0),
@@ -49,8 +48,6 @@ Work = Iterator[tuple[str, Callable[[], object]]]
 
 def held(process: int) -> dict[str, float]:
     """What a process holds now."""
-    if process == os.getpid():
-        ctypes.CDLL(None).malloc_trim(0)  # what is free but scattered over the heap is nobody's
     place = Path(f"/proc/{process}")
     status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
     found = {
@@ -93,7 +90,7 @@ def _train(task: str, above: Path) -> None:
     finally:
         os.chdir(here)
         shutil.rmtree(folder)
-        gc.collect()
+        give_back()
 
 
 def soak(process: int, work: Work, seconds: float) -> tuple[list[float], list[dict[str, float]], list[Outcome]]:
