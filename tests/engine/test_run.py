@@ -136,6 +136,22 @@ def test_git_commit_is_that_of_the_checkout() -> None:
         assert found.removesuffix("+changes") == asked.stdout.strip()
 
 
+def test_measuring_is_no_change_to_the_checkout(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("README.md", "docs/page.md", "benchmarks/results/a.json", "vision/code.py")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("before")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for call in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "first")):
+        subprocess.run(["git", "-C", str(tmp_path), *call], check=True)
+    for file in files[:3]:
+        file.write_text("after")
+    unchanged = git_commit(tmp_path)
+    assert unchanged is not None and len(unchanged) == 40
+    files[3].write_text("after")
+    assert git_commit(tmp_path) == f"{unchanged}+changes"
+
+
 def test_to_json_is_standard() -> None:
     value = {"a": float("inf"), "b": np.float32(0.5), "c": torch.tensor([1, 2]), "d": Path("x"), 3: (True, None)}
     assert to_json(value) == '{"a": null, "b": 0.5, "c": [1, 2], "d": "x", "3": [true, null]}'

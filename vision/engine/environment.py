@@ -91,9 +91,19 @@ def gpu_names() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
-def git_commit() -> str | None:
-    """The commit of the package's own checkout, with ``+changes`` when files differ from it; None when installed."""
-    root = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMPUTES_NOTHING = ("*.md", "benchmarks/results")
+"""Files of the checkout that change with every measurement and change none."""
+
+
+def git_commit(root: Path = CHECKOUT) -> str | None:
+    """The commit of the package's own checkout, with ``+changes`` when files differ from it; None when installed.
+
+    Pages and results (:data:`COMPUTES_NOTHING`) may differ: measuring one thing after another writes them.
+
+    Args:
+        root: the checkout.
+    """
     if not (root / ".git").exists():
         return None
 
@@ -101,7 +111,9 @@ def git_commit() -> str | None:
         call = ["git", "-C", str(root), *arguments]
         return subprocess.run(call, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
+    others = [f":(exclude){pattern}" for pattern in COMPUTES_NOTHING]
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *others)
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
