@@ -2,7 +2,10 @@
 
 import os
 import random
+import signal
+import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,13 +184,14 @@ def test_a_dead_worker_is_told_and_other_faults_are_left() -> None:
         raise RuntimeError("shapes differ")
 
 
-@pytest.mark.parametrize("lost", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "reset"), EOFError()])
-def test_a_worker_that_dies_while_its_batch_is_fetched_is_told(
-    lost: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Torch lets through what the socket of the dead says, for as long as the system still calls the worker alive."""
+LOST = (BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "reset"), EOFError())
 
-    def batches(workers: int) -> Any:
+
+@pytest.fixture
+def losing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Exception], Any]:
+    """Batches of a loader whose connection to a worker is lost after the first."""
+
+    def batches(workers: int, lost: Exception) -> Any:
         class Loader:
             num_workers = workers
 
@@ -198,12 +202,36 @@ def test_a_worker_that_dies_while_its_batch_is_fetched_is_told(
         monkeypatch.setattr("vision.engine.loading.DataLoader", lambda *_, **__: Loader())
         return load([0, 0], [[0], [1]], ("train", 0), list, workers)  # type: ignore[arg-type, list-item]
 
+    return batches
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_worker_that_dies_while_its_batch_is_fetched_is_told(
+    lost: Exception, losing: Callable[[int, Exception], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch lets through what the socket of the dead says, for as long as the system still calls the worker alive."""
+    monkeypatch.setattr("vision.engine.loading.SIGNAL_WITHIN", 0)
     with pytest.raises(
         DataError, match=r"DataLoader worker is gone \(.+\): often for want of memory.*trainer\.workers"
     ):
-        list(batches(1))
+        list(losing(1, lost))
     with pytest.raises(type(lost)):  # a data set of its own that lost a connection
-        list(batches(0))
+        list(losing(0, lost))
+
+
+def test_the_signal_of_a_death_is_awaited_where_it_is_told(losing: Callable[[int, Exception], Any]) -> None:
+    def handler(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    before = signal.signal(signal.SIGUSR1, handler)  # torch's is of SIGCHLD
+    late = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+    try:
+        late.start()
+        with pytest.raises(DataError, match=r"DataLoader worker \(pid 7\) is killed by signal: Killed: often"):
+            list(losing(1, EOFError()))
+    finally:
+        late.join()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_record_that_a_full_disk_does_not_take_is_told_once(tmp_path: Path) -> None:

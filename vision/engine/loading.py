@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from vision.engine.task import Batch
 
 Stream = tuple[int | str, ...]
 """What the samples of a pass are drawn for; sample i has the seed ``seed_of(*stream, i)``."""
+
+SIGNAL_WITHIN = 5.0
+"""Seconds that the signal of a worker's death may take after its connection was lost."""
 
 log = logging.getLogger(__name__)
 
@@ -207,13 +211,15 @@ def worker_deaths_told() -> Iterator[None]:
 def _lost_connections_told(workers: int) -> Iterator[None]:
     """Inside, a connection to a worker that is lost is its death: torch may try to fetch a batch from it meanwhile.
 
-    What a data set raised in a worker stays what it is; torch begins it with "Caught".
+    The signal of that death is awaited, as torch raises wherever the process is when it comes. What a data set raised
+    in a worker stays what it is; torch begins it with "Caught".
     """
     try:
         yield
     except (ConnectionError, EOFError) as error:
         if workers == 0 or str(error).startswith("Caught "):
             raise
+        time.sleep(SIGNAL_WITHIN)  # which torch's own error ends early
         raise RuntimeError(f"DataLoader worker is gone ({str(error) or type(error).__name__})") from error
 
 
