@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -144,7 +145,8 @@ def full_disk(folder: Path) -> Iterator[Outcome]:
 
         def fill(child: Child, again: Path, leave: int = leave, disk: Path = disk) -> None:
             state = os.statvfs(disk)
-            (disk / "filling").write_bytes(bytes(max(state.f_bavail * state.f_frsize - leave, 0)))
+            with suppress(OSError):  # the run has written meanwhile: the disk is full before this ends
+                (disk / "filling").write_bytes(bytes(max(state.f_bavail * state.f_frsize - leave, 0)))
 
         try:
             yield broken(
