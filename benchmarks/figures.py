@@ -75,13 +75,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
 
 def shown(name: str, records: Sequence[Record]) -> str:
     """A figure of one run, or its mean ± sample standard deviation over runs; a dash where one lacks it."""
-    values = [record["metrics"].get(name) for record in records]
+    values = [value_of(name, record) for record in records]
     if not values or None in values:
         return NONE
     if name in COUNTS:
         return f"{values[0]:,.0f}"
     figure = FIGURES.get(name, Figure(name))
     return spread([value * figure.factor for value in values], figure.decimals)
+
+
+def value_of(name: str, record: Record) -> float | None:
+    """A figure, or one of the counts that evaluations tell in a table of their own; None where it has neither."""
+    counts = [bins for bins in record.get("bins") or [] if bins["title"] == "Counts"]
+    told = [dict(zip(bins["columns"], bins["rows"][0], strict=True)) for bins in counts]
+    found = {**(told[0] if told else {}), **record["metrics"]}.get(name)
+    return None if found is None else float(found)
 
 
 def grouped(records: Iterable[Record], *keys: str) -> list[list[Record]]:

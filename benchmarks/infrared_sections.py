@@ -23,6 +23,7 @@ from benchmarks.figures import (
     shown,
     table,
     tests,
+    value_of,
 )
 
 
@@ -77,8 +78,9 @@ def all_figures(documents: Documents) -> list[str]:
     detectors = [r for r in records_in(documents) if "IoU" in r["metrics"] and r["updates"] and not is_ablation(r)]
     for run in grouped(detectors, "recipe", "stage"):
         columns = sorted(grouped(run, "evaluation"), key=lambda column: column[0]["evaluation"] != column[0]["split"])
-        names = dict.fromkeys(name for record in run for name in record["metrics"])
-        known = [name for name in (*FIGURES, *COUNTS) if name in names]
+        names = {name for record in run for name in record["metrics"]}
+        known = [name for name in FIGURES if name in names]
+        known += [name for name in COUNTS if any(value_of(name, record) is not None for record in run)]
         heads = [FIGURES[name].head if name in FIGURES else name for name in known]
         rows = [[head, *(shown(name, c) for c in columns)] for head, name in zip(heads, known, strict=True)]
         head = ["figure", *(f"{c[0]['evaluation']} ({root_of(c[0])}, {c[0]['samples']} images)" for c in columns)]

@@ -107,6 +107,19 @@ def test_a_trained_detector_stands_beside_the_published_ones(documents: dict[str
     assert "Two runs at once." in page
 
 
+@pytest.mark.parametrize("in_a_table", [True, False])
+def test_counts_are_told_wherever_an_evaluation_keeps_them(
+    documents: dict[str, dict[str, Any]], in_a_table: bool
+) -> None:
+    for of_split, count in zip(documents["hero"]["records"][:2], (263, 59), strict=True):
+        if in_a_table:
+            counts = {"type": "bins", "title": "Counts", "columns": ["images", "targets"], "rows": [[214.0, count]]}
+            of_split["bins"] = [*of_split["bins"], counts]
+        else:
+            of_split["metrics"] = {**of_split["metrics"], "images": 214.0, "targets": float(count)}
+    assert "| targets | 263 | 59 | – |" in results_page(documents).splitlines()
+
+
 def test_what_it_was_never_trained_on_stands_apart(documents: dict[str, dict[str, Any]]) -> None:
     page = results_page(documents)
     below = page.split("## Out of distribution")[1].split("\n## ")[0]
