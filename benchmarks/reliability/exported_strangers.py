@@ -23,6 +23,7 @@ from tools import benchmark, demo, predict
 from vision.deploy.description import KEY, SIDECAR
 from vision.deploy.runner import Predictor
 from vision.deploy.torch_package import compiler
+from vision.engine.errors import ConfigError
 from vision.pose.keypoints import Skeleton
 
 Tree = dict[str, Any]
@@ -90,9 +91,12 @@ def _tool(path: str) -> None:
 
 def _page(path: str) -> None:
     """Lists what lies below ``runs``, chooses each, and predicts; a file that is not listed is not opened."""
-    for listed in demo.offered([], Path("runs")).values():
-        demo.network_of(listed)
-        demo.show(listed, PHOTO)
+    listed = [path for path in demo.offered([], Path("runs")).values() if Path(path).is_relative_to("runs")]
+    if not listed:
+        raise ConfigError("runs: no trained run and no exported file that the page offers")
+    for path in listed:
+        demo.network_of(path)
+        demo.show(path, PHOTO)
 
 
 def _speed(path: str) -> None:

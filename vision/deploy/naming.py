@@ -48,14 +48,14 @@ class Name:
 def parse(text: str) -> Name:
     """Reads such a word.
 
+    A name of several things is the registered network, or else the network that ships, or else the recipe.
+
     Args:
         text: for example ``mamkpd_l``, ``timm_pose:model=hrnet_w32@onnxruntime``, ``runs/digits_cnn@compiled-bf16``,
             ``model.onnx``.
 
     Raises:
         ConfigError: nothing is called so; an unknown backend or precision; options for what takes none.
-
-    A name of several things is the registered network, or else the network that ships, or else the recipe.
 
     Example:
         >>> parse("cifar_resnet:depth=20@onnxruntime-int8")
@@ -83,8 +83,7 @@ def parse(text: str) -> Name:
     known = [*names(kind="network"), *shipped, *_recipes()]
     raise ConfigError(
         f"'{what}' is no registered network, network that ships, recipe, run folder or exported file"
-        f"{nearest(what, known)}; networks: "
-        f"{', '.join(names(kind='network'))}"
+        f"{nearest(what, known)}; networks: {', '.join(names(kind='network'))}"
     )
 
 
