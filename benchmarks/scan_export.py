@@ -5,6 +5,7 @@ The sizes are maps of 64x48, 96x72 and 128x128 tokens; the file of each form ser
 
 import argparse
 import datetime
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds its siblings by the name tests use
 
 from benchmarks.collect import RESULTS, check
 from vision.deploy.onnx import onnx_model

@@ -33,6 +33,15 @@ def test_every_command_is_one_its_tool_takes() -> None:
                 assert plan(config), name
 
 
+def test_every_script_finds_its_siblings_wherever_it_is_called_from() -> None:
+    folder = Path(__file__).resolve().parents[2] / "benchmarks"
+    scripts = {file: file.read_text() for file in folder.rglob("*.py") if "__main__" in file.read_text()}
+    of_siblings = {file: text for file, text in scripts.items() if "\nfrom benchmarks." in text}
+    assert len(of_siblings) > 10
+    for file, text in of_siblings.items():
+        assert -1 < text.find("sys.path.insert(0, ") < text.find("\nfrom benchmarks."), file
+
+
 def test_an_experiment_is_run_once_and_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = Experiment(minutes=1, train=[SHORT])
     rerun("short", experiment, tmp_path / "runs", tmp_path, "Nothing else ran.")
