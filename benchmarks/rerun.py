@@ -1,4 +1,4 @@
-"""Run the experiments behind the tables again: python benchmarks/rerun.py [--only NAME,...] [--note TEXT].
+"""Run the experiments behind the tables again: python benchmarks/rerun.py [--only NAME,...] [--minutes M].
 
 What there is stands in benchmarks/experiments.yaml. Runs land below runs/results, figures in benchmarks/results, and
 the pages are written anew at the end. An experiment is done when its figures are written; stopped before, it goes on

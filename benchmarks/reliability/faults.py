@@ -7,6 +7,7 @@ end with status 2 and a short error that names what is wrong; after the mend, --
 run that nothing disturbed.
 """
 
+import errno
 import json
 import os
 import random
@@ -18,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -145,8 +145,11 @@ def full_disk(folder: Path) -> Iterator[Outcome]:
 
         def fill(child: Child, again: Path, leave: int = leave, disk: Path = disk) -> None:
             state = os.statvfs(disk)
-            with suppress(OSError):  # the run has written meanwhile: the disk is full before this ends
+            try:
                 (disk / "filling").write_bytes(bytes(max(state.f_bavail * state.f_frsize - leave, 0)))
+            except OSError as error:  # the run has written meanwhile: the disk is full before this ends
+                if error.errno != errno.ENOSPC:
+                    raise
 
         try:
             yield broken(

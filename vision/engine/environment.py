@@ -13,6 +13,12 @@ from typing import Any
 VERSIONED = ("triptych", "torch", "torchvision", "timm", "spikingjelly", "numpy")
 """Distributions whose version a run notes."""
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""Where the package lies: of a checkout its root."""
+
+COMPUTES_NOTHING = ("*.md", "benchmarks/results")
+"""Files of a checkout that measuring changes, and on which no measurement depends."""
+
 
 def environment() -> dict[str, Any]:
     """Everything around a run that its figures may depend on: versions, machine, commit, command line, date (UTC)."""
@@ -89,11 +95,6 @@ def gpu_names() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-COMPUTES_NOTHING = ("*.md", "benchmarks/results")
-"""Files of the checkout that change with every measurement and change none."""
 
 
 def git_commit(root: Path = CHECKOUT) -> str | None:
