@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before the processes join: its default arguments would hold the group to the end
 from torch import nn
 
 from vision.engine.errors import DeviceError, UserError
