@@ -1,5 +1,6 @@
 """Weights and resume states: round trips, and files that are truncated, foreign or hostile."""
 
+import gc
 import json
 import os
 import pickle
@@ -76,6 +77,18 @@ def test_the_same_weights_make_the_same_file_in_every_process(tmp_path: Path) ->
     assert len({read_weights(file).sha256 for file in files}) == 1
 
 
+def test_reading_weights_again_holds_no_more_memory(good: Path) -> None:
+    """The library's ``safe_open`` leaks two objects a tensor: a page that opens many networks would grow."""
+    for _ in range(5):
+        read_weights(good)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(100):
+        read_weights(good)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 100
+
+
 def test_a_state_dict_of_others_is_read(tmp_path: Path) -> None:
     saved = network(0)
     for name, content in {
@@ -125,6 +138,12 @@ def test_something_else_under_the_name(tmp_path: Path, content: bytes) -> None:
     for name in ("a.safetensors", "a.pth"):
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, "truncated")
+
+
+def test_numbers_of_a_type_that_torch_lacks(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
+    refused(tmp_path / "a.safetensors", "holds numbers of the type 'F4', which cannot be read here")
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
