@@ -61,6 +61,17 @@ def test_logs_go_to_standard_error() -> None:
     assert "no" not in done.stderr
 
 
+@pytest.mark.parametrize(("size", "said"), [("1", "done\nPython's own end\n"), ("2", "done\n")])
+def test_one_process_of_several_ends_at_once(monkeypatch: pytest.MonkeyPatch, size: str, said: str) -> None:
+    """Gloo's threads would find Python gone, and now and then abort the process."""
+    monkeypatch.setenv("WORLD_SIZE", size)
+    done = _run(
+        "import atexit, sys; from vision.engine.command import run_command; "
+        "atexit.register(lambda: print('Python\\'s own end')); run_command(lambda argv: print('done') or 3)"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, said, "")
+
+
 def test_a_reader_that_leaves_is_no_fault() -> None:
     done = _run(
         "from vision.engine.command import run_command; "

@@ -79,26 +79,29 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        status = _failed(2)
+        status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        status = _failed(130)
+        status = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         status = 141
     except Exception:
         traceback.print_exc()
         print("this is a fault of triptych, please report it with the lines above", file=sys.stderr)
-        status = _failed(1)
+        status = 1
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        _end(status)
     sys.exit(status)
 
 
-def _failed(status: int) -> int:
-    """``status``; but one process of several ends here, before it lets go of what gloo would wait for."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_initialized():
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
+def _end(status: int) -> NoReturn:
+    """Ends one process of several at once: as Python puts its objects away, gloo would wait for the others.
+
+    Its threads live as long as anything still refers to a process group, a frame kept by some library for one. After a
+    run that went well they would now and then abort a process whose Python is gone.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
