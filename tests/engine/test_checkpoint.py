@@ -57,6 +57,7 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     read = load_weights(other, tmp_path / "a.safetensors")
     assert same(dict(other.state_dict()), dict(saved.state_dict()))
     assert read.metadata == {"task": "t", "step": "3", "format": "triptych-weights-1"}
+    assert list(read.tensors) == sorted(saved.state_dict())
     assert isinstance(other, Tied) and other.head.weight is other.embedding.weight
     assert other.convolution.weight.is_contiguous(memory_format=torch.channels_last)
     # any reader of the format reads the same

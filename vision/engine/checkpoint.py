@@ -168,7 +168,7 @@ def read_weights(path: str | Path) -> Weights:
         return Weights(path, _read_pickle(path), {})
     try:
         content = path.read_bytes()
-        tensors = load(content)  # safe_open leaks two objects a tensor (safetensors 0.8.0)
+        tensors = dict(sorted(load(content).items()))  # safe_open leaks two objects a tensor (safetensors 0.8.0)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     except KeyError as error:
