@@ -141,10 +141,21 @@ def test_something_else_under_the_name(tmp_path: Path, content: bytes) -> None:
         refused(tmp_path / name, "truncated")
 
 
+def written(path: Path, header: dict[str, Any], data: bytes) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
 def test_numbers_of_a_type_that_torch_lacks(tmp_path: Path) -> None:
-    header = json.dumps({"w": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}).encode()
-    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
-    refused(tmp_path / "a.safetensors", "holds numbers of the type 'F4', which cannot be read here")
+    header = {"w": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}
+    refused(written(tmp_path / "a.safetensors", header, b"\0\0"), "numbers of the type 'F4', which cannot be read here")
+
+
+def test_no_metadata_in_so_many_words(tmp_path: Path) -> None:
+    header = {"__metadata__": None, "w": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}
+    read = read_weights(written(tmp_path / "a.safetensors", header, b"\1\2"))
+    assert read.tensors["w"].tolist() == [1, 2] and read.metadata == {}
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def read_weights(path: str | Path) -> Weights:
     except KeyError as error:
         raise CheckpointError(f"{path}: holds numbers of the type {error}, which cannot be read here") from error
     header, data = _parts(content)
-    metadata = dict(header.get("__metadata__", {}))
+    metadata = dict(header.get("__metadata__") or {})
     digest = metadata.pop(_DIGEST, None) if metadata.get("format") == WEIGHTS_FORMAT else None
     if digest is not None and digest != _digest(header, data):
         raise CheckpointError(_changed(path))

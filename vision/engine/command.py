@@ -98,8 +98,8 @@ def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] 
 def _end(status: int) -> NoReturn:
     """Ends one process of several at once: as Python puts its objects away, gloo would wait for the others.
 
-    Its threads live as long as anything still refers to a process group, a frame kept by some library for one. After a
-    run that went well they would now and then abort a process whose Python is gone.
+    Its threads live as long as anything refers to a process group, such as a frame that some library keeps. After a run
+    that went well they would now and then abort a process whose Python is gone.
     """
     logging.shutdown()
     sys.stdout.flush()
