@@ -66,7 +66,7 @@ def test_one_process_of_several_ends_at_once(monkeypatch: pytest.MonkeyPatch, si
     """Gloo's threads would find Python gone, and now and then abort the process."""
     monkeypatch.setenv("WORLD_SIZE", size)
     done = _run(
-        "import atexit, sys; from vision.engine.command import run_command; "
+        "import atexit; from vision.engine.command import run_command; "
         "atexit.register(lambda: print('Python\\'s own end')); run_command(lambda argv: print('done') or 3)"
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, said, "")
